@@ -1,0 +1,253 @@
+"""Experiments: everything that determines a run, checked."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, cast
+
+import tomli_w
+
+from flowsim.config.data_section import DataSection, File, Function, Points
+from flowsim.config.fields import Section
+from flowsim.config.forms import SECTIONS, check_section, keys_of
+from flowsim.config.problems import closest, show, show_key
+from flowsim.config.scaling_section import ScalingSection
+from flowsim.config.sections import Integrate, Network, Record
+from flowsim.config.source import Overrides, read_sections
+from flowsim.data import Dataset
+from flowsim.errors import ConfigError, DataWarning
+from flowsim.kernels.activations import ACTIVATIONS
+from flowsim.scaling import Scaling
+
+_NOT_HASHED = ("threads", "max_seconds")
+"""Keys of ``[integrate]`` that never change a number."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A checked experiment; made by `load_experiment`.
+
+    Attributes
+    ----------
+    network, scaling, data, integrate, record
+        The sections, with all defaults.
+    given : dict
+        The sections as they were given, before defaults.
+    activations : tuple of str
+        Names of the user's own activations.
+    """
+
+    network: Network
+    scaling: ScalingSection
+    data: DataSection
+    integrate: Integrate
+    record: Record
+    given: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    activations: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Return the sections as nested dictionaries, defaults filled in, without None."""
+        return {name: getattr(self, name).model_dump(exclude_none=True) for name in SECTIONS}
+
+    def to_toml(self) -> str:
+        """Return the text of an experiment file with all defaults written out."""
+        return tomli_w.dumps(self.to_dict())
+
+    def hash(self) -> str:
+        """Return the SHA-256 (hexadecimal) of all that determines the numbers of a run.
+
+        Threads and the wall-time budget do not. A data file enters with its content, not its path.
+
+        Raises
+        ------
+        ConfigError
+            If the data file cannot be read.
+        """
+        sections = self.to_dict()
+        for key in _NOT_HASHED:
+            sections["integrate"].pop(key, None)
+        if isinstance(self.data, File):
+            sections["data"]["path"] = _file_digest(self.data.path)
+        text = json.dumps(sections, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def make_scaling(self, n_inputs: int) -> Scaling:
+        """Return the scales at this width.
+
+        Parameters
+        ----------
+        n_inputs : int
+            Inputs d, the bias coordinate included: `Dataset.n_inputs`.
+
+        Raises
+        ------
+        ConfigError
+            If they are out of range, or have no exponents at width 1.
+        """
+        try:
+            return self.scaling.make(self.network.width, n_inputs)
+        except ConfigError as error:
+            raise ConfigError(_in_section("scaling", error.problems)) from None
+
+    def make_dataset(self) -> Dataset:
+        """Return the data set.
+
+        Raises
+        ------
+        ConfigError
+            If a file cannot be read, or the samples do not fit together or to the network.
+
+        Warns
+        -----
+        DataWarning
+            If the targets contradict each other, so that the loss cannot reach 0.
+        """
+        dataset = _make_samples(self.data)
+        activation = ACTIVATIONS.get(self.network.activation)
+        if activation is not None and activation.homogeneous:
+            dataset.warn_of_parallel_inputs()
+        return dataset
+
+    def with_overrides(self, overrides: Overrides) -> Experiment:
+        """Return another experiment, with some keys changed.
+
+        Parameters
+        ----------
+        overrides : mapping or iterable of str
+            ``{"scaling.gamma": 1.2}`` or ``["scaling.gamma=1.2"]``. A value None takes a key out.
+
+        Raises
+        ------
+        ConfigError
+            As `load_experiment`.
+        """
+        return load_experiment(self, overrides)
+
+
+def load_experiment(
+    source: Any, overrides: Overrides = (), activations: Iterable[str] = ()
+) -> Experiment:
+    """Read and check an experiment.
+
+    Parameters
+    ----------
+    source : path, mapping or Experiment
+        A TOML file; or its sections as nested dictionaries, in which NumPy values, tuples, paths
+        and None (as if left out) are welcome. A relative path of a data file is relative to the
+        folder of the experiment file, else to the working directory.
+    overrides : mapping or iterable of str
+        Values by dotted key, or texts ``"key=value"`` with a TOML value.
+    activations : iterable of str
+        Names that ``network.activation`` may have beside the built-in ones.
+
+    Returns
+    -------
+    Experiment
+
+    Raises
+    ------
+    ConfigError
+        With everything that is wrong, one line each.
+    """
+    given, problems = read_sections(source, overrides)
+    names = (*getattr(source, "activations", ()), *activations)
+    problems += [_unknown_section(key, given[key]) for key in given if key not in SECTIONS]
+    checked: dict[str, Section] = {}
+    for name in SECTIONS:
+        try:
+            checked[name] = check_section(name, given.get(name, {}), names)
+        except ConfigError as error:
+            problems += error.problems
+    problems += _joint_problems(checked, bool(problems))
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return Experiment(
+        network=cast(Network, checked["network"]),
+        scaling=cast(ScalingSection, checked["scaling"]),
+        data=cast(DataSection, checked["data"]),
+        integrate=cast(Integrate, checked["integrate"]),
+        record=cast(Record, checked["record"]),
+        given=given,
+        activations=names,
+    )
+
+
+def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
+    """Check what no section can check by itself: scales at the width, and the samples.
+
+    Samples that have to be computed or read are left for `Experiment.make_dataset`; but if there
+    are ``others``, the user is to see those of the data at the same time.
+    """
+    network, scaling, data = (checked.get(name) for name in ("network", "scaling", "data"))
+    problems = []
+    if isinstance(network, Network) and isinstance(scaling, ScalingSection):
+        try:
+            scaling.make(network.width, n_inputs=1)
+        except ConfigError as error:
+            problems += _in_section("scaling", error.problems)
+    now = Points if not (others or problems) else Points | Function | File
+    if isinstance(data, now):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DataWarning)  # comes with make_dataset
+                _make_samples(data)
+        except ConfigError as error:
+            problems += error.problems
+    return problems
+
+
+def _make_samples(section: DataSection) -> Dataset:
+    """Make a data set that a two-layer network can be trained on."""
+    try:
+        dataset = section.make()
+    except ConfigError as error:
+        raise ConfigError(_in_section("data", error.problems)) from None
+    if dataset.y.ndim != 1:
+        raise ConfigError(
+            f"data.y: has {dataset.y.shape[1]} columns, but a two-layer network has one output; "
+            "give one target for every sample"
+        )
+    return dataset
+
+
+def _unknown_section(key: str, value: Any) -> str:
+    shown = show_key((key,)) if isinstance(value, dict) else f"{show_key((key,))} = {show(value)}"
+    if key == "grid":
+        return "grid: this is a grid, not a single experiment; use `flowsim sweep`, or remove it"
+    homes = [f"[{section}]" for section in SECTIONS if key in keys_of(section)]
+    if homes and not isinstance(value, dict):
+        return f"{shown}: outside of any section; move it into {' or '.join(homes)}"
+    close = closest(key, list(SECTIONS))
+    remedy = f"did you mean `{close}`?" if close else f"the sections are {', '.join(SECTIONS)}"
+    return f"{shown}: unknown section; {remedy}"
+
+
+def _in_section(section: str, problems: Iterable[str]) -> list[str]:
+    """Complete the keys that problems begin with."""
+    # Scales complain of the width too, but its key is the network's.
+    homes = {"scaling": {"width": "network"}}.get(section, {})
+    return [f"{homes.get(problem.split(' ')[0], section)}.{problem}" for problem in problems]
+
+
+def _file_digest(path: str) -> str:
+    try:
+        status = Path(path).stat()
+        return _digest(path, status.st_mtime_ns, status.st_size)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"data.path = {show(path, longest=4096)}: cannot be read ({reason}); check the path"
+        ) from error
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, modified: int, size: int) -> str:
+    """SHA-256 of a file; its time and size are there to know it again."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,172 @@
+"""The sections ``[network]``, ``[integrate]`` and ``[record]``: keys, defaults and limits."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from flowsim.config.fields import Count, Name, NonNegative, Positive, Section, Seed, one_of
+from flowsim.config.problems import unknown_choice
+from flowsim.kernels import BACKENDS
+from flowsim.kernels.activations import ACTIVATIONS
+from flowsim.steppers import METHOD_NAMES
+
+DTYPES = {"float64": 1e-13, "float32": 1e-6}
+"""Dtypes of the state, with the least rtol that each can hold."""
+
+_KERNEL_BOUNDED = ("euler", "heun")
+_PAIRS = tuple(n for n in METHOD_NAMES if n not in ("auto", "gradient-descent", *_KERNEL_BOUNDED))
+_METHODS_WITH = {
+    "atol": ("auto", *_PAIRS),
+    "first_step": ("auto", *_PAIRS),
+    "step": ("gradient-descent",),
+    "step_fraction": ("auto", *_KERNEL_BOUNDED),
+    "max_relative_change": ("auto", *_KERNEL_BOUNDED),
+}
+"""Keys of ``[integrate]`` that only some methods know."""
+
+_SCHEDULES = {
+    "log": ("per_decade", "start"),
+    "linear": ("every",),
+    "steps": ("every",),
+    "none": (),
+}
+"""Schedules, with their keys."""
+
+
+class Mobility(Section):
+    """Factors of the layers' mobilities; 0 freezes a layer."""
+
+    input: NonNegative = 1.0
+    output: NonNegative = 1.0
+
+    @field_validator("output")
+    @classmethod
+    def _something_moves(cls, output: float, info: ValidationInfo) -> float:
+        if output == 0.0 and info.data.get("input") == 0.0:
+            raise ValueError("both layers are frozen; give one of them a mobility such as 1.0")
+        return output
+
+
+class Network(Section):
+    """``[network]``: what the network is."""
+
+    kind: Annotated[str, one_of(("two-layer",))] = "two-layer"
+    width: Annotated[int, Field(ge=1, le=10**10, examples=[1000])]
+    activation: str = "relu"
+    antisymmetric: bool = False
+    seed: Seed = 0
+    mobility: Mobility = Mobility()
+
+    @field_validator("activation")
+    @classmethod
+    def _is_registered(cls, activation: str, info: ValidationInfo) -> str:
+        names = (*ACTIVATIONS, *(info.context or {}).get("activations", ()))
+        if activation not in names:
+            raise ValueError(unknown_choice(activation, names))
+        return activation
+
+
+class Integrate(Section):
+    """``[integrate]``: how the flow is integrated, and when it stops."""
+
+    method: Annotated[str, one_of(METHOD_NAMES)] = "auto"
+    dtype: Annotated[str, one_of(DTYPES)] = "float64"
+    backend: Annotated[str, one_of(BACKENDS)] = "cpu"
+    threads: int | None = Field(default=None, ge=1, le=4096, examples=[1])
+    rtol: Annotated[Positive, Field(lt=1.0)] = 1e-3
+    atol: NonNegative | None = Field(default=None, examples=[1e-6])
+    first_step: Positive | None = Field(default=None, examples=[1e-3])
+    step: Positive | None = Field(default=None, examples=[0.1])
+    step_fraction: Positive | None = Field(default=None, examples=[0.5])
+    max_relative_change: Positive | None = Field(default=None, examples=[0.1])
+    stop_loss: NonNegative = 1e-5
+    t_max: Positive | None = Field(default=None, examples=[1e4])
+    max_steps: Count | None = Field(default=None, examples=[100000])
+    max_seconds: Positive | None = Field(default=None, examples=[60.0])
+    steady_slope: NonNegative = 1e-4
+    steady_min_time: NonNegative = 1e4
+    estimate_error: bool = False
+
+    @field_validator("rtol")
+    @classmethod
+    def _dtype_holds(cls, rtol: float, info: ValidationInfo) -> float:
+        dtype = info.data.get("dtype")
+        if dtype is not None and rtol < DTYPES[dtype]:
+            wider = ' or dtype = "float64"' if dtype != "float64" else ""
+            raise ValueError(
+                f"{dtype} holds no less than {DTYPES[dtype]:g}; "
+                f"set rtol = {DTYPES[dtype]:g} or larger{wider}"
+            )
+        return rtol
+
+    @field_validator(*_METHODS_WITH)
+    @classmethod
+    def _method_knows(cls, value: float | None, info: ValidationInfo) -> float | None:
+        method, methods = info.data.get("method"), _METHODS_WITH[info.field_name or ""]
+        if value is not None and method is not None and method not in methods:
+            raise ValueError(
+                f'method "{method}" does not use it; remove it, or set method to one of '
+                + ", ".join(methods)
+            )
+        return value
+
+    @field_validator("steady_slope")
+    @classmethod
+    def _something_stops(cls, steady_slope: float, info: ValidationInfo) -> float:
+        limits = ("stop_loss", "t_max", "max_steps", "max_seconds")
+        known = all(name in info.data for name in limits)
+        if steady_slope == 0.0 and known and not any(info.data[name] for name in limits):
+            raise ValueError("nothing would end the run; set t_max or another limit")
+        return steady_slope
+
+
+class Schedule(Section):
+    """When something is saved: every so often in time (log, linear) or in steps."""
+
+    DENSITY: ClassVar[float] = 20.0
+
+    schedule: Annotated[str, one_of(_SCHEDULES)] = "log"
+    per_decade: Positive | None = Field(default=None, le=1e6, validate_default=True, examples=[20])
+    start: Positive | None = Field(default=None, examples=[1e-3])
+    every: Positive | None = Field(default=None, validate_default=True, examples=[10])
+
+    @field_validator("per_decade", "start", "every")
+    @classmethod
+    def _belongs_to_schedule(cls, value: float | None, info: ValidationInfo) -> float | None:
+        schedule, key = info.data.get("schedule"), info.field_name or ""
+        if schedule is None:
+            return value
+        keys = _SCHEDULES[schedule]
+        if value is not None and key not in keys:
+            known = f"has {' and '.join(keys)}" if keys else "takes nothing else"
+            raise ValueError(f'unknown key here; schedule "{schedule}" {known}')
+        if value is None and key == "every" and key in keys:
+            raise ValueError(f'missing; schedule "{schedule}" needs it, for example every = 10')
+        if value is not None and schedule == "steps" and value != int(value):
+            raise ValueError("must be a whole number of steps; for example every = 10")
+        return cls.DENSITY if value is None and key == "per_decade" and key in keys else value
+
+
+class ObservableSchedule(Schedule):
+    """Schedule of the observables; ``names`` restricts them."""
+
+    names: list[Name] | None = Field(default=None, examples=[["loss", "relative_change"]])
+
+
+class SnapshotSchedule(Schedule):
+    """Schedule of the snapshots, and their dtype in the file."""
+
+    DENSITY: ClassVar[float] = 2.0
+
+    dtype: Annotated[str, one_of(DTYPES)] = "float32"
+
+
+class Record(Section):
+    """``[record]``: what is saved, and when."""
+
+    observables: ObservableSchedule = ObservableSchedule()
+    snapshots: SnapshotSchedule = SnapshotSchedule()
+    kernel: Schedule = Schedule(schedule="none")
+    separate: dict[str, Schedule] = Field(default_factory=dict)

@@ -1,0 +1,205 @@
+"""Where experiments come from: TOML files, dictionaries, overrides; nothing is checked here yet."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowsim.config.problems import show, show_key
+from flowsim.errors import ConfigError
+
+Source = str | os.PathLike[str] | Mapping[str, Any]
+Overrides = Mapping[str, Any] | Iterable[str]
+
+_MAX_BYTES = 2**26
+_MAX_DEPTH = 16
+
+
+def load_grid(source: Any, overrides: Overrides = ()) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a grid file: an experiment with a section ``[grid]``.
+
+    Parameters
+    ----------
+    source : path, mapping or Experiment
+    overrides : mapping or iterable of str
+        See `load_experiment`; they change the base, or ``grid.seeds`` and the like.
+
+    Returns
+    -------
+    base : dict
+        The sections that all points have in common, unchecked: a point may be needed to complete
+        them. Paths of data files are absolute.
+    grid : dict
+        Values by dotted key, and ``seeds``, in the order of the file; empty without a section
+        ``[grid]``.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read, or the grid is no table.
+    """
+    base, problems = read_sections(source, overrides)
+    grid = base.pop("grid", {})
+    if not isinstance(grid, dict):
+        problems.append(f'grid = {show(grid)}: must be a table, such as "scaling.gamma" = [1, 2]')
+    if problems:
+        raise ConfigError(problems)
+    return base, dict(_dotted(grid))
+
+
+def read_sections(source: Any, overrides: Overrides = ()) -> tuple[dict[str, Any], list[str]]:
+    """Read the sections of an experiment as plain dictionaries, overrides applied.
+
+    Parameters
+    ----------
+    source : path, mapping, or object with such a mapping in ``given``
+    overrides : mapping or iterable of str
+
+    Returns
+    -------
+    sections : dict
+        Independent of ``source``; entries of value None are left out, data paths are absolute.
+    problems : list of str
+        Overrides that cannot be applied.
+
+    Raises
+    ------
+    ConfigError
+        If the source cannot be read.
+    """
+    source = getattr(source, "given", source)
+    if isinstance(source, Mapping):
+        sections, folder = _plain(source), Path()
+    else:
+        path = Path(source)
+        sections, folder = _plain(_read_toml(path)), path.parent
+    _make_paths_absolute(sections, folder)
+    problems: list[str] = []
+    for key, value in _parse_overrides(overrides, problems):
+        try:
+            _set(sections, key, value)
+        except ConfigError as error:
+            problems += error.problems
+    _make_paths_absolute(sections, Path())  # one that was overridden is the caller's
+    return sections, problems
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(
+            f"{show_path(path)}: cannot be read ({reason}); check the path"
+        ) from error
+    if len(content) > _MAX_BYTES:
+        raise ConfigError(
+            f"{show_path(path)}: more than {_MAX_BYTES} bytes; keep large data in an npz file"
+        )
+    try:
+        return tomllib.loads(content.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        problem = f"line {line}: not UTF-8 text; save the file as UTF-8"
+    except tomllib.TOMLDecodeError as error:
+        problem = f"not valid TOML: {' '.join(str(error).split())}; mend that line"
+    except (ValueError, RecursionError):
+        problem = "holds a number too long or lists nested too deeply to be read; shorten them"
+    raise ConfigError(f"{show_path(path)}: {problem}")
+
+
+def show_path(path: Path) -> str:
+    """Return a path on one line."""
+    return "".join(c if c.isprintable() else "?" for c in str(path))
+
+
+def _plain(value: Any, depth: int = _MAX_DEPTH) -> Any:
+    """Copy a value with the types that TOML has; entries that are None are left out."""
+    if depth == 0:
+        raise ConfigError(f"experiment: nested more than {_MAX_DEPTH} deep; write it flatter")
+    match value:
+        case Mapping():
+            return {
+                str(key): _plain(entry, depth - 1)
+                for key, entry in value.items()
+                if entry is not None
+            }
+        case np.ndarray():
+            return _plain(value.tolist(), depth)
+        case np.generic():
+            return value.item()
+        case list() | tuple() | range():
+            return [_plain(entry, depth - 1) for entry in value]
+        case os.PathLike():
+            return os.fspath(value)
+    return value
+
+
+def _make_paths_absolute(sections: dict[str, Any], folder: Path) -> None:
+    """Make the paths of data files, also those of a grid, independent of where they were given."""
+
+    def absolute(path: Any) -> Any:
+        return str((folder / path).absolute()) if isinstance(path, str) and path else path
+
+    data, grid = sections.get("data"), sections.get("grid")
+    if isinstance(data, dict) and "path" in data:
+        data["path"] = absolute(data["path"])
+    if isinstance(grid, dict) and isinstance(grid.get("data.path"), list):
+        grid["data.path"] = [absolute(path) for path in grid["data.path"]]
+
+
+def _parse_overrides(overrides: Overrides, problems: list[str]) -> Iterator[tuple[str, Any]]:
+    if isinstance(overrides, str):
+        overrides = [overrides]
+    if isinstance(overrides, Mapping):
+        yield from ((key, _plain(value)) for key, value in overrides.items())
+        return
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if equals and key.strip():
+            yield key.strip(), _parse_value(value.strip())
+        else:
+            problems.append(f"{show(text)}: must be key=value, such as scaling.gamma=1.2")
+
+
+def _parse_value(text: str) -> Any:
+    """Read a TOML value; what is none is text, so that ``scaling.scheme=ntk`` needs no quotes."""
+    try:
+        table = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
+        return text
+    return _plain(table["value"]) if len(table) == 1 else text
+
+
+def _set(sections: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, or remove it if the value is None."""
+    *path, last = key.split(".")
+    table = sections
+    for depth, part in enumerate(path):
+        entry = table.setdefault(part, {})
+        if not isinstance(entry, dict):
+            outer = show_key(path[: depth + 1])
+            raise ConfigError(
+                f"{show_key((*path, last))} = {show(value)}: {outer} is no table; override {outer}"
+            )
+        table = entry
+    if value is None:
+        table.pop(last, None)
+    else:
+        table[last] = copy.deepcopy(value)
+
+
+def _dotted(grid: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Flatten ``scaling.gamma = [...]`` written without quotes, which TOML reads as tables."""
+    for key, value in grid.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

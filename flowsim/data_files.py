@@ -1,0 +1,190 @@
+"""Arrays from npz and HDF5 files that may have been made to do harm.
+
+Nothing is unpickled, nothing outside the file is followed, and an array is allocated only after
+its declared size has been found plausible.
+"""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from flowsim.errors import ConfigError
+
+MAX_VALUES = 2**28
+"""Most numbers an array of samples may have (2 GiB in float64)."""
+
+_BEST_COMPRESSION = 1100
+"""Deflate shrinks by 1032 at most: a file that promises more has never held the data."""
+
+_HEADER_READERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+class _Refused(Exception):
+    """An array that is not read; the text says why and what to do."""
+
+
+def read_arrays(path: str | os.PathLike[str], names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Read arrays of real numbers from an npz or an HDF5 file.
+
+    Parameters
+    ----------
+    path : path
+        The format is told by the content, not by the name.
+    names : mapping
+        Names of the arrays in the file, by the key under which to return them.
+
+    Returns
+    -------
+    dict of arrays
+        By key.
+
+    Raises
+    ------
+    ConfigError
+        If the file cannot be read; or with one line for every array that is missing, is not
+        numeric, points outside the file, or declares an implausible size.
+    """
+    path = Path(path)
+    read = _reader(path)
+    try:
+        return read(path, names)
+    except ConfigError:
+        raise
+    # h5py and zipfile raise many kinds of error on damaged files.
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise _problem(path, f"cannot be read ({reason}); write the file again") from error
+
+
+def _reader(path: Path) -> Callable[[Path, Mapping[str, str]], dict[str, np.ndarray]]:
+    """Return the function that reads this file."""
+    import h5py
+
+    try:
+        if not path.exists():
+            raise _problem(path, f"no such file{_similar(path)}")
+        if not path.is_file():
+            raise _problem(path, "not a file; give the path of an npz or HDF5 file")
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise _problem(path, f"cannot be opened ({reason}); check the path") from error
+    if zipfile.is_zipfile(path):
+        return _read_npz
+    if h5py.is_hdf5(path):
+        return _read_hdf5
+    raise _problem(path, "neither npz nor HDF5; save it with numpy.savez(path, x=x, y=y)")
+
+
+def _similar(path: Path) -> str:
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = get_close_matches(path.name, siblings, n=1)
+    return f"; did you mean `{close[0]}`?" if close else "; check the path"
+
+
+def _problem(path: Path, text: str) -> ConfigError:
+    return ConfigError(f'path = "{path}": {text}'.replace("\n", " "))
+
+
+def _collect(names: Mapping[str, str], read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
+    """Read every array, or raise with everything that is wrong with any."""
+    arrays, problems = {}, []
+    for key, name in names.items():
+        try:
+            arrays[key] = read(name)
+        except _Refused as refusal:
+            problems.append(f'{key} = "{name}": {refusal}'.replace("\n", " "))
+    if problems:
+        raise ConfigError(problems)
+    return arrays
+
+
+def _read_npz(path: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        members = [member.removesuffix(".npy") for member in archive.namelist()]
+
+        def read(name: str) -> np.ndarray:
+            if name not in members:
+                raise _Refused(_no_such_array(members))
+            with archive.open(f"{name}.npy") as stream:
+                _check_npy_header(stream, size)
+            with archive.open(f"{name}.npy") as stream:
+                return np.lib.format.read_array(stream, allow_pickle=False)
+
+        return _collect(names, read)
+
+
+def _check_npy_header(stream: IO[bytes], file_size: int) -> None:
+    version = np.lib.format.read_magic(stream)
+    if version not in _HEADER_READERS:
+        raise _Refused(f"npy version {version} has no plain numbers; save float64 arrays")
+    shape, _, dtype = _HEADER_READERS[version](stream)
+    _check_declaration(shape, dtype, file_size)
+
+
+def _read_hdf5(path: Path, names: Mapping[str, str]) -> dict[str, np.ndarray]:
+    import h5py
+
+    size = path.stat().st_size
+    with h5py.File(path, "r") as file:
+
+        def read(name: str) -> np.ndarray:
+            dataset = _own_dataset(file, name)
+            _check_declaration(dataset.shape, dataset.dtype, size)
+            if dataset.chunks is not None:
+                _check_declaration(dataset.chunks, dataset.dtype)
+            return dataset[()]
+
+        return _collect(names, read)
+
+
+def _own_dataset(file: Any, name: str) -> Any:
+    """Return a dataset that is stored in this very file, reached through no link out of it."""
+    import h5py
+
+    node = file
+    for part in filter(None, name.split("/")):
+        if not isinstance(node, h5py.Group) or part not in node.keys():  # noqa: SIM118 - `in node` follows links
+            raise _Refused(_no_such_array(list(node) if isinstance(node, h5py.Group) else []))
+        if not isinstance(node.get(part, getlink=True), h5py.HardLink):
+            raise _Refused("a soft or external link, which is not followed; store the array here")
+        node = node[part]
+    if not isinstance(node, h5py.Dataset):
+        raise _Refused("a group, not an array; name an array inside it")
+    if node.is_virtual or node.external:
+        raise _Refused("keeps its values in other files; store the array here")
+    return node
+
+
+def _check_declaration(
+    shape: tuple[int, ...] | None, dtype: np.dtype, file_size: int | None = None
+) -> None:
+    """Refuse what is not numbers, too many of them, or more than the file can hold."""
+    if shape is None or dtype.kind not in "biuf":
+        raise _Refused(f"holds {dtype} values, not real numbers; save a float64 array")
+    count = 1
+    for length in shape:
+        count *= length
+    if count > MAX_VALUES:
+        raise _Refused(f"declares {count} numbers; at most {MAX_VALUES} are read")
+    if file_size is not None and count * dtype.itemsize > _BEST_COMPRESSION * file_size:
+        raise _Refused(f"declares more numbers ({count}) than the file can hold; save it again")
+
+
+def _no_such_array(present: list[str]) -> str:
+    if not present:
+        return "no such array; the file is empty there"
+    shown = ", ".join(sorted(present)[:8]) + (", ..." if len(present) > 8 else "")
+    return f"no such array; the file has {shown}"
