@@ -1,0 +1,1 @@
+"""Networks: state layout, initial values, vector field and tangent kernel K."""

@@ -1,0 +1,56 @@
+"""The n x n side of a network: its tangent kernel, the rates and speeds that follow from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy.linalg import eigh, eigvalsh
+
+
+@dataclass(frozen=True)
+class TangentKernel:
+    """K at one state, layer by layer.
+
+    Near that state d e / d time = -(K/n) e.
+
+    Parameters
+    ----------
+    grams : (layers, n, n) float64 array
+        Gram matrices of each layer's derivative of f.
+    mobilities : (layers,) array
+        Of the layers, in the same order.
+    """
+
+    grams: np.ndarray
+    mobilities: np.ndarray
+
+    @property
+    def n_samples(self) -> int:
+        """n."""
+        return self.grams.shape[1]
+
+    @cached_property
+    def matrix(self) -> np.ndarray:
+        """K (n, n): the layers' Gram matrices weighted with their mobilities."""
+        return np.tensordot(self.mobilities, self.grams, axes=1)
+
+    @cached_property
+    def eigenvalues(self) -> np.ndarray:
+        """Eigenvalues of K (n,), ascending; negative rounding is set to 0."""
+        return np.maximum(eigvalsh(self.matrix), 0.0)
+
+    @cached_property
+    def largest_rate(self) -> float:
+        """lambda_max(K/n): the fastest decay rate, in 1/tau. Infinity if K is not finite."""
+        if not np.isfinite(self.matrix).all():
+            return np.inf
+        n = self.n_samples
+        values = eigh(self.matrix, eigvals_only=True, subset_by_index=[n - 1, n - 1])
+        return max(float(values[0]) / n, 0.0)
+
+    def layer_speeds(self, residual: np.ndarray) -> np.ndarray:
+        """Norms of d theta_l / d time of each layer (layers,), at the residual e (n,)."""
+        squares = np.einsum("i,lij,j->l", residual, self.grams, residual)
+        return self.mobilities * np.sqrt(np.maximum(squares, 0.0)) / self.n_samples

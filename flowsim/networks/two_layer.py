@@ -1,0 +1,293 @@
+"""Two-layer networks as particle systems: initial values, vector field, measures of the state.
+
+f(x) = kappa sum_k a_k sigma(w_k . x), integrated in tau (DESIGN section 3):
+
+    da_k/dtau = -(1/kappa') (1/n) sum_i e_i sigma(w_k . x_i)
+    dw_k/dtau = -(kappa')   (1/n) sum_i e_i a_k sigma'(w_k . x_i) x_i
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from flowsim.kernels import two_layer_kernels
+from flowsim.kernels.activations import Activation
+from flowsim.kernels.interface import Array, TwoLayerField
+from flowsim.networks.tangent_kernel import TangentKernel
+from flowsim.scaling import Scaling
+
+PARAMETERS = {"output_weights": ("neuron",), "input_weights": ("input", "neuron")}
+"""Names and dimensions of the parameter arrays, as in files."""
+
+
+@dataclass(frozen=True)
+class TwoLayerNetwork:
+    """What a two-layer network is, apart from its data.
+
+    Parameters
+    ----------
+    scaling : Scaling
+        Width and exponents.
+    activation : Activation
+    antisymmetric : bool
+        Add a second copy of the m neurons with the same w and the opposite a: f = 0 at t = 0.
+    seed : int
+        Of the initial values: a (m,) is drawn first, then w (d, m), unit normal.
+    mobility : mapping
+        Extra factors ``input`` and ``output`` of the layers' mobilities; 0 freezes a layer.
+    variables : {"normalised", "original"}
+        In original variables the weights carry their standard deviations beta_1, beta_2 and the
+        divisor alpha is explicit. Time is tau in both, so both give the same f(tau).
+    """
+
+    scaling: Scaling
+    activation: Activation
+    antisymmetric: bool = False
+    seed: int = 0
+    mobility: Mapping[str, float] = field(default_factory=dict)
+    variables: str = "normalised"
+
+    @property
+    def width(self) -> int:
+        """m, neurons of one copy."""
+        return self.scaling.width
+
+    @property
+    def neurons(self) -> int:
+        """Neurons in the state: 2 m with antisymmetric initial values, else m."""
+        return self.width * (2 if self.antisymmetric else 1)
+
+    def in_original_variables(self) -> TwoLayerNetwork:
+        """The same network with its weights in original variables."""
+        return replace(self, variables="original")
+
+    @property
+    def standard_deviations(self) -> tuple[float, float]:
+        """Standard deviations of a and w in the variables of the state."""
+        if self.variables == "original":
+            return self.scaling.beta1, self.scaling.beta2
+        return 1.0, 1.0
+
+    def initial_values(self, n_inputs: int) -> np.ndarray:
+        """Draw the initial state (1 + n_inputs, neurons) in float64."""
+        generator = np.random.default_rng(self.seed)
+        a = generator.normal(size=self.width)
+        w = generator.normal(size=(n_inputs, self.width))
+        return self.stack(a, w, copy=self.antisymmetric)
+
+    def stack(self, a: np.ndarray, w: np.ndarray, copy: bool = False) -> np.ndarray:
+        """Lay normalised weights a (neurons,), w (d, neurons) out as a state.
+
+        With ``copy`` the antisymmetric second copy is added.
+        """
+        output_std, input_std = self.standard_deviations
+        state = np.vstack([output_std * a[None], input_std * w])
+        if copy:
+            mirrored = state.copy()
+            mirrored[0] *= -1.0
+            state = np.hstack([state, mirrored])
+        return state
+
+    def field_on(self, x: np.ndarray) -> TwoLayerField:
+        """The vector field of the state's variables, for inputs x (n, d), in time tau."""
+        scaling = self.scaling
+        output_factor = float(self.mobility.get("output", 1.0))
+        input_factor = float(self.mobility.get("input", 1.0))
+        if self.variables == "original":
+            # d theta / dt = -grad R, and dt = alpha dtau.
+            scale, multiplier = 1.0, 1.0 / scaling.alpha
+            mobilities = scaling.alpha, scaling.alpha
+        else:
+            scale = 1.0 if self.activation.homogeneous else scaling.beta2
+            multiplier = scaling.kappa
+            mobilities = (
+                1.0 / (scaling.kappa * scaling.kappa_prime),
+                scaling.kappa_prime / scaling.kappa,
+            )
+        return TwoLayerField(
+            x=np.ascontiguousarray(x, np.float64),
+            activation=self.activation,
+            activation_scale=scale,
+            multiplier=multiplier,
+            output_mobility=mobilities[0] * output_factor,
+            input_mobility=mobilities[1] * input_factor,
+        )
+
+
+class TwoLayerFlow:
+    """A two-layer network bound to data and a backend: what steppers and recorders work with.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork
+    x, y : (n, d), (n,) arrays
+        Inputs (bias coordinate included) and targets.
+    initial : (1 + d, neurons) array, optional
+        Initial state; drawn from the seed if absent.
+    backend, dtype, threads
+        See `flowsim.kernels.two_layer_kernels`.
+
+    Attributes
+    ----------
+    n_rhs, n_passes : int
+        Residuals with gradient, and sweeps over the neurons, so far.
+    kinked : bool
+        Whether sigma' jumps.
+    """
+
+    layers = ("input", "output")
+    parameter_dims = PARAMETERS
+
+    def __init__(
+        self,
+        network: TwoLayerNetwork,
+        x: np.ndarray,
+        y: np.ndarray,
+        *,
+        initial: np.ndarray | None = None,
+        backend: str = "cpu",
+        dtype: str | np.dtype = "float64",
+        threads: int = 1,
+    ) -> None:
+        self.network = network
+        self.y = np.ascontiguousarray(y, np.float64)
+        self.field = network.field_on(x)
+        self.kernels = two_layer_kernels(
+            backend, self.field, network.neurons, np.dtype(dtype), threads
+        )
+        if initial is None:
+            initial = network.initial_values(x.shape[1])
+        self.initial = self.kernels.array(initial)
+        self.backend = backend
+        self.dtype = np.dtype(dtype)
+        self.threads = threads
+        self.kinked = network.activation.kinked
+        self.n_rhs = 0
+        self.n_passes = 0
+        self._initial_norms = self._squared(self.initial, None)
+
+    @property
+    def n_samples(self) -> int:
+        """n."""
+        return len(self.y)
+
+    # What steppers use: states and slopes are opaque to them.
+
+    def empty(self, n: int | None = None) -> Array:
+        """One state, or a stack of ``n``, uninitialised."""
+        return self.kernels.empty(n)
+
+    def copy(self, theta: Array) -> Array:
+        """A state of its own with the same values."""
+        return theta.copy()
+
+    def residual(self, theta: Array) -> np.ndarray:
+        """e (n,) at ``theta``."""
+        self.n_passes += 1
+        return self.kernels.outputs(theta) - self.y
+
+    def rate(self, theta: Array, residual: np.ndarray, out: Array) -> None:
+        """Write d theta / dtau into ``out``."""
+        self.n_rhs += 1
+        self.n_passes += 1
+        self.kernels.rate(theta, residual, out)
+
+    def combine(
+        self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array
+    ) -> np.ndarray:
+        """Write base + step sum_j weights[j] slopes[j] into ``out``; return e (n,) there."""
+        self.n_passes += 1
+        return self.kernels.combine(base, slopes, weights, step, out) - self.y
+
+    def advance(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        base: Array,
+        slopes: Array | None,
+        weights: np.ndarray,
+        step: float,
+        out: Array,
+        slope: Array | None = None,
+    ) -> np.ndarray:
+        """Rate at ``theta``, combine, residual: one fused pass.
+
+        The last of ``weights`` is for the rate at ``theta``, which is kept in ``slope`` if given.
+        Returns e (n,) at ``out``.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        if slopes is None:
+            slopes = self.kernels.empty(0)
+        return (
+            self.kernels.advance(theta, residual, base, slopes, weights, step, out, slope) - self.y
+        )
+
+    def tangent_kernel(self, theta: Array) -> TangentKernel:
+        """K at ``theta``; the layers in the order of `layers`."""
+        self.n_passes += 1
+        mobilities = np.array([self.field.input_mobility, self.field.output_mobility])
+        return TangentKernel(self.kernels.grams(theta)[::-1], mobilities)
+
+    def layer_norms(self, theta: Array) -> np.ndarray:
+        """Norms of the layers' weights (layers,), all copies."""
+        return np.sqrt(self.kernels.squared_norms(theta, None, self.network.neurons)[::-1])
+
+    def combination_norms(self, slopes: Array, weights: np.ndarray, step: float) -> np.ndarray:
+        """Norms of step sum_j weights[j] slopes[j] of each layer (layers,)."""
+        return np.sqrt(self.kernels.squared_combination(slopes, weights * step)[::-1])
+
+    # What recorders use.
+
+    def _squared(self, theta: Array, reference: Array | None) -> np.ndarray:
+        """Squared norms of (input, output, all) on the first copy."""
+        output, input_ = self.kernels.squared_norms(theta, reference, self.network.width)
+        return np.array([input_, output, input_ + output])
+
+    def relative_change(self, theta: Array) -> np.ndarray:
+        """RD of (input, output, all) on the first copy; 0/0 counts as 0.
+
+        ``all`` is taken in the variables of the state, where both layers weigh alike if they are
+        normalised.
+        """
+        change = np.sqrt(self._squared(theta, self.initial))
+        initial = np.sqrt(self._initial_norms)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(change == 0.0, 0.0, change / initial)
+
+    def norms(self, theta: Array) -> np.ndarray:
+        """Norms of (input, output, all) weights on the first copy."""
+        return np.sqrt(self._squared(theta, None))
+
+    def parameters(self, theta: Array) -> dict[str, np.ndarray]:
+        """The parameter arrays of a state by name, as views where the backend allows."""
+        return {"output_weights": theta[0], "input_weights": theta[1:]}
+
+    def activity(self, theta: Array) -> tuple[int, int]:
+        """Neurons that are active on some sample, and dead ones (active on none)."""
+        _, nowhere = self.kernels.activity(theta)
+        return self.network.neurons - nowhere, nowhere
+
+    def invariant_drift(self, theta: Array) -> float:
+        """Largest relative drift of a neuron's invariant (mobility ratio) a^2 - |w|^2.
+
+        For a 1-homogeneous activation kappa'^2 a_k^2 - |w_k|^2 is constant in time, for every
+        single neuron. The drift is relative to kappa'^2 a_k^2 + |w_k|^2, initial or present,
+        whichever is larger. NaN where there is no such invariant (other activations).
+        """
+        if not self.network.activation.homogeneous:
+            return float("nan")
+        first, scale_first = self._invariant(self.initial)
+        now, scale_now = self._invariant(theta)
+        scale = np.maximum(scale_first, scale_now)
+        change = np.abs(now - first)
+        return float(np.max(np.divide(change, scale, out=np.zeros_like(change), where=scale > 0)))
+
+    def _invariant(self, theta: Array) -> tuple[np.ndarray, np.ndarray]:
+        state = np.asarray(theta, np.float64)
+        output = self.field.input_mobility * state[0] ** 2
+        inputs = self.field.output_mobility * np.einsum("jk,jk->k", state[1:], state[1:])
+        return output - inputs, output + inputs

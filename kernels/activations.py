@@ -1,0 +1,176 @@
+"""Activations: one entry a function, shared by every backend.
+
+An entry holds ``value`` and ``derivative`` as elementwise functions written with NumPy's names.
+The reference backend calls them on arrays; the Numba backend compiles the very same functions for
+scalars. A new activation is one new entry in `ACTIVATIONS`; a user's own is one `Activation`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+_SQRT_2 = math.sqrt(2.0)
+_SQRT_2PI = math.sqrt(2.0 * math.pi)
+_TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
+_LEAK = 0.01
+
+
+def where(condition, yes, no):
+    """``np.where``, which the Numba backend compiles to a branch-free selection of one float."""
+    return np.where(condition, yes, no)
+
+
+def erf(z):
+    """Error function of an array; the Numba backend compiles it to ``math.erf``."""
+    # Here and not at the top: reading a configuration must not load SciPy.
+    from scipy.special import erf as scipy_erf
+
+    return scipy_erf(z)
+
+
+class ActivationError(ValueError):
+    """An activation that a backend cannot evaluate; its text is for the user."""
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation sigma and its derivative.
+
+    Parameters
+    ----------
+    name : str
+        Name in configuration files.
+    value, derivative : callable
+        Elementwise sigma(z) and sigma'(z). They must work on NumPy arrays and, for the ``cpu``
+        backend, compile under Numba for a single float: arithmetic, ``np.tanh``, ``np.exp``,
+        `where` and `erf` of this module, no Python objects.
+    homogeneous : bool
+        True if sigma(c z) = c sigma(z) for every c > 0 (1-homogeneous). Only then do the initial
+        standard deviations enter the normalised flow through kappa and kappa' alone.
+    kinked : bool
+        True if sigma' jumps somewhere; decides which method ``auto`` takes.
+    """
+
+    name: str
+    value: Callable[..., object]
+    derivative: Callable[..., object]
+    homogeneous: bool = False
+    kinked: bool = False
+
+
+def _relu(z):
+    return np.maximum(z, 0.0)
+
+
+def _relu_derivative(z):
+    return where(z > 0.0, 1.0, 0.0)  # sigma'(0) = 0, in every backend
+
+
+def _leaky_relu(z):
+    return where(z > 0.0, z, _LEAK * z)
+
+
+def _leaky_relu_derivative(z):
+    return where(z > 0.0, 1.0, _LEAK)
+
+
+def _tanh(z):
+    return np.tanh(z)
+
+
+def _tanh_derivative(z):
+    return 1.0 - np.tanh(z) ** 2
+
+
+def _erf(z):
+    return erf(z)
+
+
+def _erf_derivative(z):
+    return _TWO_OVER_SQRT_PI * np.exp(-z * z)
+
+
+def _gelu(z):
+    return 0.5 * z * (1.0 + erf(z / _SQRT_2))
+
+
+def _gelu_derivative(z):
+    return 0.5 * (1.0 + erf(z / _SQRT_2)) + z * np.exp(-0.5 * z * z) / _SQRT_2PI
+
+
+def _elu(z):
+    # The exponential sees min(z, 0) only, so that it cannot overflow on the branch not taken.
+    return where(z > 0.0, z, np.expm1(np.minimum(z, 0.0)))
+
+
+def _elu_derivative(z):
+    return np.exp(np.minimum(z, 0.0))
+
+
+def _softplus(z):
+    return np.maximum(z, 0.0) + np.log1p(np.exp(-np.abs(z)))
+
+
+def _softplus_derivative(z):
+    # The logistic function as 1/2 (1 + tanh(z/2)): it overflows nowhere.
+    return 0.5 + 0.5 * np.tanh(0.5 * z)
+
+
+def _silu(z):
+    return z * (0.5 + 0.5 * np.tanh(0.5 * z))
+
+
+def _silu_derivative(z):
+    s = 0.5 + 0.5 * np.tanh(0.5 * z)
+    return s + z * s * (1.0 - s)
+
+
+def _linear(z):
+    return z
+
+
+def _linear_derivative(z):
+    return where(z > 0.0, 1.0, 1.0)  # a one of z's shape
+
+
+def _x_tanh_x(z):
+    return z * np.tanh(z)
+
+
+def _x_tanh_x_derivative(z):
+    t = np.tanh(z)
+    return t + z * (1.0 - t * t)
+
+
+def _x2_tanh_x(z):
+    return z * z * np.tanh(z)
+
+
+def _x2_tanh_x_derivative(z):
+    t = np.tanh(z)
+    return 2.0 * z * t + z * z * (1.0 - t * t)
+
+
+ACTIVATIONS: dict[str, Activation] = {
+    entry.name: entry
+    for entry in (
+        Activation("relu", _relu, _relu_derivative, homogeneous=True, kinked=True),
+        Activation(
+            "leaky_relu", _leaky_relu, _leaky_relu_derivative, homogeneous=True, kinked=True
+        ),
+        Activation("tanh", _tanh, _tanh_derivative),
+        Activation("erf", _erf, _erf_derivative),
+        Activation("gelu", _gelu, _gelu_derivative),
+        Activation("elu", _elu, _elu_derivative),
+        Activation("softplus", _softplus, _softplus_derivative),
+        Activation("silu", _silu, _silu_derivative),
+        Activation("linear", _linear, _linear_derivative, homogeneous=True),
+        Activation("x_tanh_x", _x_tanh_x, _x_tanh_x_derivative),
+        Activation("x2_tanh_x", _x2_tanh_x, _x2_tanh_x_derivative),
+    )
+}
+"""Activations by their name in configuration files."""

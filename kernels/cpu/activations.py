@@ -1,0 +1,165 @@
+"""Activations as compiled functions over a block of neurons, called by address.
+
+The kernels take the address of a compiled activation as an ordinary integer. One indirect call
+serves a whole block of neurons, so its price vanishes, and in return the kernels are compiled
+once per dtype: neither a new activation nor a user's own recompiles them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass
+from functools import cache
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core.errors import NumbaError
+from numba.extending import intrinsic, overload, register_jitable
+
+from flowsim.kernels import activations
+from flowsim.kernels.activations import Activation, ActivationError
+
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+"""Licence to reorder sums into vector lanes; NaN and infinity keep their meaning."""
+
+
+@overload(activations.erf)
+def _erf_overload(z):
+    return lambda z: math.erf(z)
+
+
+@overload(activations.where)
+def _where_overload(condition, yes, no):
+    # Numba's own np.where goes through arrays even for single floats.
+    return lambda condition, yes, no: yes if condition else no
+
+
+@dataclass(frozen=True)
+class CompiledActivation:
+    """Addresses of the block functions of one activation in one dtype.
+
+    Attributes
+    ----------
+    value : int
+        Of ``f(z, s, n, scale)``: s = sigma(scale z) / scale.
+    both : int
+        Of ``f(z, s, ds, n, scale)``: the same and ds = sigma'(scale z).
+    keep : tuple
+        The compiled objects; while they live, the addresses are valid.
+    """
+
+    value: int
+    both: int
+    keep: tuple
+
+
+def _fingerprint(function) -> str:
+    """Tell one function's code from another's, for Numba's cache on disk."""
+    code = function.__code__
+    cells = [cell.cell_contents for cell in function.__closure__ or ()]
+    parts = (code.co_code, code.co_consts, code.co_names, cells, function.__defaults__)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+@cache
+def compile_activation(activation: Activation, dtype: np.dtype) -> CompiledActivation:
+    """Compile an activation's block functions for a dtype (from the cache on disk if it can).
+
+    Parameters
+    ----------
+    activation : Activation
+    dtype : numpy.dtype
+        float64 or float32.
+
+    Raises
+    ------
+    ActivationError
+        If the activation's functions do not compile for a single float.
+    """
+    try:
+        return _compile(activation, dtype)
+    except NumbaError as error:
+        reason = next((line for line in str(error).splitlines()[1:] if line.strip()), str(error))
+        raise ActivationError(
+            f"activation = {activation.name!r}: does not compile for a single float "
+            f"({reason.strip()[:120]}); use arithmetic, np.exp, np.tanh and the like, and no "
+            'functions of your own, or backend = "reference"'
+        ) from error
+
+
+def _compile(activation: Activation, dtype: np.dtype) -> CompiledActivation:
+    real = numba.from_dtype(dtype)
+    # register_jitable leaves plain functions in the closures, which, unlike compiled dispatchers,
+    # Numba's cache on disk can recognise in the next process.
+    sigma = register_jitable(activation.value)
+    sigma_prime = register_jitable(activation.derivative)
+    # The cache key holds the closure's contents: an edited activation must not find the old code.
+    fingerprint = _fingerprint(activation.value) + _fingerprint(activation.derivative)
+    pointer = types.CPointer(real)
+
+    @numba.cfunc(types.void(pointer, pointer, types.intp, real), cache=True, fastmath=FASTMATH)
+    def value(z, s, n, scale):
+        fingerprint  # noqa: B018 - into the closure, and so into the cache key
+        for k in range(n):
+            s[k] = sigma(scale * z[k]) / scale
+
+    @numba.cfunc(
+        types.void(pointer, pointer, pointer, types.intp, real), cache=True, fastmath=FASTMATH
+    )
+    def both(z, s, ds, n, scale):
+        fingerprint  # noqa: B018 - into the closure, and so into the cache key
+        for k in range(n):
+            s[k] = sigma(scale * z[k]) / scale
+            ds[k] = sigma_prime(scale * z[k])
+
+    return CompiledActivation(value.address, both.address, (value, both))
+
+
+def _call_by_address(builder, context, address, arguments, argument_types):
+    signature = ir.FunctionType(
+        ir.VoidType(), [context.get_value_type(kind) for kind in argument_types]
+    )
+    function = builder.inttoptr(address, signature.as_pointer())
+    builder.call(function, arguments)
+
+
+def _pointer(builder, context, array_type, array):
+    return context.make_array(array_type)(context, builder, array).data
+
+
+@intrinsic
+def call_value(typingctx, address, z, s, n, scale):
+    """Call a block function ``f(z, s, n, scale)`` by its address."""
+
+    def codegen(context, builder, signature, arguments):
+        address_, z_, s_, n_, scale_ = arguments
+        _, z_type, s_type, n_type, scale_type = signature.args
+        pointers = [_pointer(builder, context, z_type, z_), _pointer(builder, context, s_type, s_)]
+        kinds = [types.CPointer(z_type.dtype), types.CPointer(s_type.dtype), n_type, scale_type]
+        _call_by_address(builder, context, address_, [*pointers, n_, scale_], kinds)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, z, s, types.intp, z.dtype), codegen
+
+
+@intrinsic
+def call_both(typingctx, address, z, s, ds, n, scale):
+    """Call a block function ``f(z, s, ds, n, scale)`` by its address."""
+
+    def codegen(context, builder, signature, arguments):
+        address_, z_, s_, ds_, n_, scale_ = arguments
+        _, z_type, s_type, ds_type, n_type, scale_type = signature.args
+        pointers = [
+            _pointer(builder, context, z_type, z_),
+            _pointer(builder, context, s_type, s_),
+            _pointer(builder, context, ds_type, ds_),
+        ]
+        kinds = [types.CPointer(kind.dtype) for kind in (z_type, s_type, ds_type)]
+        kinds += [n_type, scale_type]
+        _call_by_address(builder, context, address_, [*pointers, n_, scale_], kinds)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, z, s, ds, types.intp, z.dtype), codegen

@@ -1,0 +1,112 @@
+"""Compiled reductions over neurons: norms, the layers' Gram matrices, activity of neurons.
+
+Like `sweep` they go over blocks of fixed size and leave one float64 row a block to the caller,
+who adds the rows in block order.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from .activations import FASTMATH, call_both
+from .sweep import BLOCK, _preactivation
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def squared_norms(first, last, theta, reference, use_reference, neurons, partial):
+    """Each row's sum over neurons of (theta - reference)^2, into partial[block, row]."""
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, neurons - start)
+        for row in range(theta.shape[0]):
+            total = 0.0
+            if use_reference:
+                for k in range(start, start + size):
+                    difference = np.float64(theta[row, k]) - np.float64(reference[row, k])
+                    total += difference * difference
+            else:
+                for k in range(start, start + size):
+                    total += np.float64(theta[row, k]) * np.float64(theta[row, k])
+            partial[block, row] = total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def squared_combination(first, last, slopes, weights, n_slopes, partial):
+    """Each row's sum over neurons of (sum_j weights[j] slopes[j])^2, into partial[block, row]."""
+    _, rows, neurons = slopes.shape
+    increment = np.empty(BLOCK, np.float64)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, neurons - start)
+        for row in range(rows):
+            increment[:size] = 0.0
+            for j in range(n_slopes):
+                weight = weights[j]
+                if weight != 0.0:
+                    for k in range(size):
+                        increment[k] += weight * np.float64(slopes[j, row, start + k])
+            total = 0.0
+            for k in range(size):
+                total += increment[k] * increment[k]
+            partial[block, row] = total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def grams(first, last, group, both, scale, x, theta, partial):
+    """Gram matrices of the two layers' derivatives of f / kappa, into partial[block // group].
+
+    ``partial[g, 0, i, j]`` gathers sum_k s_ik s_jk and ``partial[g, 1, i, j]``
+    sum_k a_k^2 s'_ik s'_jk (the factor x_i . x_j is the caller's), for i >= j, over groups of
+    ``group`` blocks. ``first`` and ``last`` count groups.
+    """
+    n, d = x.shape
+    neurons = theta.shape[1]
+    n_blocks = (neurons + BLOCK - 1) // BLOCK
+    output = theta[0]
+    z = np.empty(BLOCK, theta.dtype)
+    s = np.empty((n, BLOCK), theta.dtype)
+    ds = np.empty((n, BLOCK), theta.dtype)
+    for g in range(first, last):
+        partial[g] = 0.0
+        for block in range(g * group, min((g + 1) * group, n_blocks)):
+            start = block * BLOCK
+            size = min(BLOCK, neurons - start)
+            for i in range(n):
+                _preactivation(x[i], theta[1:], start, size, z)
+                call_both(both, z, s[i], ds[i], size, scale)
+                for k in range(size):
+                    ds[i, k] *= output[start + k]
+            for i in range(n):
+                for j in range(i + 1):
+                    sum_s = 0.0
+                    sum_ds = 0.0
+                    for k in range(size):
+                        sum_s += np.float64(s[i, k] * s[j, k])
+                        sum_ds += np.float64(ds[i, k] * ds[j, k])
+                    partial[g, 0, i, j] += sum_s
+                    partial[g, 1, i, j] += sum_ds
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def activity(first, last, x, theta, partial):
+    """Neurons with w_k . x_i > 0 for every sample and for none, into partial[block]."""
+    n = x.shape[0]
+    neurons = theta.shape[1]
+    z = np.empty(BLOCK, theta.dtype)
+    count = np.empty(BLOCK, np.int64)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, neurons - start)
+        count[:size] = 0
+        for i in range(n):
+            _preactivation(x[i], theta[1:], start, size, z)
+            for k in range(size):
+                count[k] += z[k] > 0.0
+        everywhere = 0
+        nowhere = 0
+        for k in range(size):
+            everywhere += count[k] == n
+            nowhere += count[k] == 0
+        partial[block, 0] = everywhere
+        partial[block, 1] = nowhere

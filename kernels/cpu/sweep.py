@@ -1,0 +1,150 @@
+"""The one compiled loop over the neurons of a two-layer network.
+
+Every stage of every method is this sweep with some of its four parts switched on, block by block
+while the block is in cache:
+
+1. *rate*: the neurons' velocities at ``theta`` for a given residual,
+2. *combine*: the next state ``out = base + sum_j weights[j] slopes[j] (+ weights[-1] velocity)``,
+3. *outputs*: the contribution of the block to f at the state just written.
+
+Blocks have a fixed size and each writes its own row of ``partial``; the caller adds the rows in
+block order, so neither the number of threads nor their timing changes a bit of the result.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from .activations import FASTMATH, call_both, call_value
+
+BLOCK = 256
+"""Neurons in a block: its vectors stay in the first-level cache. Part of the results: bits depend
+on it."""
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def _preactivation(point, weights, start, size, z):
+    """Write z[k] = sum_j point[j] weights[j, start + k] for the block's neurons."""
+    for k in range(size):
+        z[k] = point[0] * weights[0, start + k]
+    for j in range(1, point.shape[0]):
+        factor = point[j]
+        for k in range(size):
+            z[k] += factor * weights[j, start + k]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity):
+    """Write sum_i e_i grad f_i / kappa of the block's neurons into velocity[:, :size]."""
+    n, d = x.shape
+    output = theta[0]
+    velocity[:, :size] = 0.0
+    for i in range(n):
+        _preactivation(x[i], theta[1:], start, size, z)
+        call_both(both, z, s, ds, size, scale)
+        e = residual[i]
+        for k in range(size):
+            velocity[0, k] += e * s[k]
+            ds[k] *= e * output[start + k]
+        for j in range(d):
+            factor = x[i, j]
+            for k in range(size):
+                velocity[1 + j, k] += factor * ds[k]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def _block_combine(
+    base, slopes, weights, n_slopes, use_velocity, velocity, start, size, increment, out
+):
+    """Write base + (sum_j weights[j] slopes[j] (+ weights[n_slopes] velocity)) of the block."""
+    for row in range(base.shape[0]):
+        # The increment is added up first: next to the state its small terms would lose digits.
+        if use_velocity:
+            weight = weights[n_slopes]
+            for k in range(size):
+                increment[k] = weight * velocity[row, k]
+        else:
+            increment[:size] = 0.0
+        for j in range(n_slopes):
+            weight = weights[j]
+            if weight != 0.0:
+                for k in range(size):
+                    increment[k] += weight * slopes[j, row, start + k]
+        for k in range(size):
+            out[row, start + k] = base[row, start + k] + increment[k]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def _block_outputs(value, scale, x, theta, start, size, z, s, partial):
+    """Write sum_k a_k sigma(w_k . x_i) over the block into partial[i], added up in float64."""
+    output = theta[0]
+    for i in range(x.shape[0]):
+        _preactivation(x[i], theta[1:], start, size, z)
+        call_value(value, z, s, size, scale)
+        total = 0.0
+        for k in range(size):
+            total += np.float64(output[start + k] * s[k])
+        partial[i] = total
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def sweep(
+    first, last, value, both, scale, x, mobility, residual, theta,
+    base, slopes, n_slopes, weights, slope, out, partial,
+    use_rate, use_slope, use_combine, use_outputs,
+):  # fmt: skip
+    """Sweep over the blocks ``first`` to ``last`` (exclusive) of neurons.
+
+    Parameters
+    ----------
+    first, last : int
+        Blocks of `BLOCK` neurons; the last of all may be shorter.
+    value, both : int
+        Addresses of the activation's block functions.
+    scale : float
+        sigma is replaced by sigma(scale z) / scale.
+    x : (n, d) array
+        Inputs.
+    mobility : (1 + d,) array
+        Factor of each row of the velocity: -mobility kappa / n.
+    residual : (n,) array
+        e at ``theta``; read with ``use_rate``.
+    theta : (1 + d, neurons) array
+        State: row 0 the output weights, the others the input weights.
+    base, slopes, weights : (1 + d, neurons), (stages, 1 + d, neurons), (stages + 1,) arrays
+        Of the combination; the weights include the step size. The first ``n_slopes`` slopes count,
+        then, with ``use_rate``, the velocity just computed.
+    slope : (1 + d, neurons) array
+        Where the velocity goes with ``use_slope``.
+    out : (1 + d, neurons) array
+        The combined state; it may be ``theta`` itself.
+    partial : (blocks, n) float64 array
+        Each block's part of f / kappa, with ``use_outputs``.
+    use_rate, use_slope, use_combine, use_outputs : bool
+        The parts that are switched on. Without ``use_combine`` the outputs are those of ``theta``.
+    """
+    n_samples, n_inputs = x.shape
+    neurons = theta.shape[1]
+    z = np.empty(BLOCK, theta.dtype)
+    s = np.empty(BLOCK, theta.dtype)
+    ds = np.empty(BLOCK, theta.dtype)
+    velocity = np.empty((1 + n_inputs, BLOCK), theta.dtype)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, neurons - start)
+        if use_rate:
+            _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
+            for row in range(1 + n_inputs):
+                factor = mobility[row]
+                for k in range(size):
+                    velocity[row, k] *= factor
+            if use_slope:
+                for row in range(1 + n_inputs):
+                    for k in range(size):
+                        slope[row, start + k] = velocity[row, k]
+        if use_combine:
+            _block_combine(base, slopes, weights, n_slopes, use_rate, velocity, start, size, z, out)
+        if use_outputs:
+            state = out if use_combine else theta
+            _block_outputs(value, scale, x, state, start, size, z, s, partial[block])

@@ -1,0 +1,108 @@
+"""The kernels in plain NumPy: the oracle that every other backend is tested against.
+
+Written to be read beside the equations, not to be fast: it stores the n x neurons activations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowsim.kernels.interface import TwoLayerField
+
+
+class ReferenceKernels:
+    """`flowsim.kernels.interface.TwoLayerKernels` in NumPy.
+
+    Parameters
+    ----------
+    field : TwoLayerField
+    neurons : int
+    dtype : numpy.dtype
+        Of the state; all arithmetic is float64.
+    threads : int
+        Ignored.
+    """
+
+    def __init__(
+        self, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int = 1
+    ) -> None:
+        self.field = field
+        self.neurons = neurons
+        self.dtype = np.dtype(dtype)
+        self.n_samples, self.n_inputs = field.x.shape
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        return np.array(values, dtype=self.dtype, order="C")
+
+    def empty(self, n: int | None = None) -> np.ndarray:
+        shape = (1 + self.n_inputs, self.neurons)
+        return np.empty(shape if n is None else (n, *shape), self.dtype)
+
+    def _sigma(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Output weights (neurons,), sigma and sigma' at all w_k . x_i (n, neurons)."""
+        theta = np.asarray(theta, np.float64)
+        scale = self.field.activation_scale
+        z = scale * (self.field.x @ theta[1:])
+        value = np.asarray(self.field.activation.value(z), np.float64) / scale
+        return theta[0], value, np.asarray(self.field.activation.derivative(z), np.float64)
+
+    def outputs(self, theta: np.ndarray) -> np.ndarray:
+        a, s, _ = self._sigma(theta)
+        return self.field.multiplier * (s @ a)
+
+    def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
+        a, s, ds = self._sigma(theta)
+        weighted = residual * (self.field.multiplier / self.n_samples)
+        out[0] = -self.field.output_mobility * (weighted @ s)
+        out[1:] = -self.field.input_mobility * ((self.field.x * weighted[:, None]).T @ (ds * a))
+
+    def combine(
+        self,
+        base: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+        out: np.ndarray,
+    ) -> np.ndarray:
+        used = np.asarray(slopes[: len(weights)], np.float64)
+        out[...] = base + step * np.einsum("j,jrk->rk", weights, used)
+        return self.outputs(out)
+
+    def advance(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        base: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+        out: np.ndarray,
+        slope: np.ndarray | None = None,
+    ) -> np.ndarray:
+        velocity = np.empty_like(theta) if slope is None else slope
+        self.rate(theta, residual, velocity)
+        used = np.concatenate([slopes[: len(weights) - 1], velocity[None]])
+        return self.combine(base, used, weights, step, out)
+
+    def squared_norms(
+        self, theta: np.ndarray, reference: np.ndarray | None, neurons: int
+    ) -> np.ndarray:
+        difference = np.asarray(theta[:, :neurons], np.float64)
+        if reference is not None:
+            difference = difference - reference[:, :neurons]
+        return np.array([np.sum(difference[0] ** 2), np.sum(difference[1:] ** 2)])
+
+    def squared_combination(self, slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        used = np.asarray(slopes[: len(weights)], np.float64)
+        combined = np.einsum("j,jrk->rk", weights, used)
+        return np.array([np.sum(combined[0] ** 2), np.sum(combined[1:] ** 2)])
+
+    def grams(self, theta: np.ndarray) -> np.ndarray:
+        a, s, ds = self._sigma(theta)
+        signal = ds * a
+        both = np.stack([s @ s.T, (signal @ signal.T) * (self.field.x @ self.field.x.T)])
+        return self.field.multiplier**2 * both
+
+    def activity(self, theta: np.ndarray) -> tuple[int, int]:
+        active = np.sum(self.field.x @ np.asarray(theta[1:], np.float64) > 0.0, axis=0)
+        return int(np.sum(active == self.n_samples)), int(np.sum(active == 0))

@@ -1,0 +1,241 @@
+"""Every backend against the NumPy reference, and the bit-for-bit promises of the CPU backend."""
+
+import math
+
+import mpmath
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flowsim.kernels import BACKENDS, two_layer_kernels
+from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
+from flowsim.kernels.cpu import sweep as sweep_module
+from flowsim.kernels.cpu import two_layer as cpu_module
+from flowsim.kernels.cpu.sweep import BLOCK
+from flowsim.kernels.interface import TwoLayerField
+
+TOLERANCE = {"float64": 1e-13, "float32": 1e-5}
+SIZES = [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17]
+
+
+def make_field(n, d, activation="relu", seed=0, scale=1.0):
+    generator = np.random.default_rng(seed)
+    return TwoLayerField(
+        x=generator.normal(size=(n, d)),
+        activation=ACTIVATIONS[activation],
+        activation_scale=scale,
+        multiplier=0.37,
+        output_mobility=1.7,
+        input_mobility=0.6,
+    )
+
+
+def pair(field, neurons, dtype, threads=1):
+    return (
+        two_layer_kernels("reference", field, neurons, dtype),
+        two_layer_kernels("cpu", field, neurons, dtype, threads),
+    )
+
+
+def state(field, neurons, seed=1):
+    return np.random.default_rng(seed).normal(size=(1 + field.x.shape[1], neurons))
+
+
+def error(value, reference, scale=None):
+    """Largest difference relative to the size of the terms that were added up."""
+    difference = np.max(np.abs(value - reference))
+    if difference == 0.0:
+        return 0.0  # also where every neuron is dead and all is zero
+    return difference / (np.max(np.abs(reference)) if scale is None else scale)
+
+
+def term_size(field, theta, residual):
+    """Sizes of the sums behind outputs and rates: what rounding is relative to."""
+    z = np.abs(field.x) @ np.abs(theta[1:])
+    s = np.maximum(np.abs(field.activation.value(field.x @ theta[1:])), 1e-3)
+    a = np.abs(theta[0])
+    outputs = np.max(field.multiplier * s @ a)
+    return outputs, np.max(np.abs(residual)) * (1.0 + np.max(z)) * (1.0 + np.max(a))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS))
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (4, 2), (5, 3)])
+@pytest.mark.parametrize("neurons", SIZES)
+def test_cpu_agrees_with_the_reference(dtype, activation, n, d, neurons):
+    compare(make_field(n, d, activation, scale=0.7), neurons, dtype)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    n=st.integers(1, 9),
+    d=st.integers(1, 6),
+    neurons=st.integers(1, 3 * BLOCK),
+    seed=st.integers(0, 10**6),
+    dtype=st.sampled_from(["float64", "float32"]),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+)
+def test_cpu_agrees_with_the_reference_on_random_shapes(n, d, neurons, seed, dtype, activation):
+    compare(make_field(n, d, activation, seed), neurons, dtype, seed)
+
+
+def compare(field, neurons, dtype, seed=1):
+    reference, cpu = pair(field, neurons, dtype)
+    tolerance = TOLERANCE[dtype]
+    theta = reference.array(state(field, neurons, seed))
+    residual = np.random.default_rng(seed + 1).normal(size=len(field.x))
+    outputs_size, rate_size = term_size(field, np.float64(theta), residual)
+
+    assert error(cpu.outputs(theta), reference.outputs(theta), outputs_size) < tolerance
+    slopes = [kernels.empty(3) for kernels in (reference, cpu)]
+    for kernels, slope in zip((reference, cpu), slopes, strict=True):
+        kernels.rate(theta, residual, slope[0])
+        kernels.rate(theta, 0.5 * residual, slope[1])
+    assert error(slopes[1][:2], slopes[0][:2], rate_size) < tolerance
+
+    weights = np.array([0.3, 0.0, -0.2])
+    results = []
+    for kernels, slope in zip((reference, cpu), slopes, strict=True):
+        out = kernels.empty()
+        f = kernels.advance(theta, residual, theta, slope, weights, 0.1, out, slope[2])
+        combined = kernels.empty()
+        g = kernels.combine(theta, slope, weights, 0.1, combined)
+        results.append((f, out, slope[2].copy(), g, combined))
+    scales = (outputs_size, rate_size, rate_size, outputs_size, rate_size)
+    for value, expected, scale in zip(results[1], results[0], scales, strict=True):
+        assert error(value, expected, max(scale, np.max(np.abs(expected)))) < 2 * tolerance
+
+    same = cpu.squared_norms(theta, None, neurons)
+    assert error(same, reference.squared_norms(theta, None, neurons)) < 1e-13
+    moved = results[0][1]
+    for count in {1, neurons // 2 or 1, neurons}:
+        expected = reference.squared_norms(moved, theta, count)
+        assert error(cpu.squared_norms(moved, theta, count), expected) < 1e-12
+    expected = reference.squared_combination(slopes[0], weights)
+    if expected.max() > 0:
+        assert error(cpu.squared_combination(slopes[0], weights), expected) < 1e-12
+    grams = reference.grams(theta)
+    assert error(cpu.grams(theta), grams, max(np.max(np.abs(grams)), 1e-3)) < 4 * tolerance
+    if dtype == "float64":
+        assert cpu.activity(theta) == reference.activity(theta)
+
+
+def test_a_large_gram_matrix_over_several_groups():
+    field = make_field(20, 2)
+    neurons = BLOCK * (cpu_module._GRAM_GROUP + 3) + 5
+    reference, cpu = pair(field, neurons, "float64")
+    theta = state(field, neurons)
+    assert error(cpu.grams(theta), reference.grams(theta)) < 1e-13
+
+
+def test_advance_in_place_of_its_own_input():
+    field = make_field(4, 2, "tanh")
+    _, cpu = pair(field, 1000, "float64")
+    theta = cpu.array(state(field, 1000))
+    residual = np.ones(4)
+    base, out, none = theta.copy(), cpu.empty(), cpu.empty(0)
+    expected = cpu.advance(theta, residual, base, none, np.array([1.0]), 0.1, out)
+    again = cpu.advance(theta, residual, base, none, np.array([1.0]), 0.1, theta)
+    assert np.array_equal(expected, again)
+    assert np.array_equal(out, theta)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_bits_do_not_depend_on_threads_or_on_the_run(dtype):
+    field = make_field(6, 3)
+    neurons = 40_000
+    theta = state(field, neurons).astype(dtype)
+    residual = np.linspace(-1, 1, 6)
+    seen = set()
+    for threads in (1, 1, 2, 3, 5):
+        _, cpu = pair(field, neurons, dtype, threads)
+        assert cpu._threads == threads
+        out = cpu.empty()
+        f = cpu.advance(
+            theta, residual, theta, cpu.empty(0), np.array([1.0]), 0.1, out, cpu.empty()
+        )
+        parts = (f, out, cpu.grams(theta), cpu.squared_norms(out, theta, neurons))
+        seen.add(b"".join(part.tobytes() for part in parts))
+    assert len(seen) == 1
+
+
+def test_kernels_are_compiled_once_per_dtype():
+    for activation in ("relu", "tanh"):
+        for n, d, scale in ((1, 1, 1.0), (4, 2, 0.5), (9, 5, 2.0)):
+            for dtype in ("float64", "float32"):
+                field = make_field(n, d, activation, scale=scale)
+                _, cpu = pair(field, 300, dtype)
+                theta = cpu.array(state(field, 300))
+                cpu.outputs(theta)
+                cpu.rate(theta, np.ones(n), cpu.empty())
+                cpu.advance(theta, np.ones(n), theta, cpu.empty(2), np.ones(2), 0.1, cpu.empty())
+    assert len(sweep_module.sweep.signatures) == 2
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_derivatives_are_those_of_the_values(name):
+    activation = ACTIVATIONS[name]
+    z = np.array([-30.0, -3.1, -1.0, -0.2, 0.3, 1.1, 2.7, 30.0])
+    h = 1e-6
+    slope = (activation.value(z + h) - activation.value(z - h)) / (2 * h)
+    np.testing.assert_allclose(activation.derivative(z), slope, rtol=1e-7, atol=1e-8)
+
+
+DEFINITIONS = {
+    "relu": lambda z: max(z, mpmath.mpf(0)),
+    "leaky_relu": lambda z: z if z > 0 else mpmath.mpf("0.01") * z,
+    "tanh": mpmath.tanh,
+    "erf": mpmath.erf,
+    "gelu": lambda z: z * (1 + mpmath.erf(z / mpmath.sqrt(2))) / 2,
+    "elu": lambda z: z if z > 0 else mpmath.expm1(z),
+    "softplus": lambda z: mpmath.log1p(mpmath.exp(z)),
+    "silu": lambda z: z / (1 + mpmath.exp(-z)),
+    "linear": lambda z: z,
+    "x_tanh_x": lambda z: z * mpmath.tanh(z),
+    "x2_tanh_x": lambda z: z * z * mpmath.tanh(z),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+def test_values_are_those_of_the_definitions(name):
+    points = [-40.0, -5.5, -1.0, -1e-3, 0.0, 1e-3, 0.7, 3.0, 40.0]
+    expected = [float(DEFINITIONS[name](mpmath.mpf(z))) for z in points]
+    np.testing.assert_allclose(
+        ACTIVATIONS[name].value(np.array(points)), expected, rtol=1e-13, atol=1e-15
+    )
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_relu_has_no_slope_at_the_kink(backend):
+    field = TwoLayerField(np.array([[1.0]]), ACTIVATIONS["relu"], 1.0, 1.0, 1.0, 1.0)
+    kernels = two_layer_kernels(backend, field, 1, "float64")
+    out = kernels.empty()
+    kernels.rate(np.array([[1.0], [0.0]]), np.array([1.0]), out)
+    assert out.tolist() == [[0.0], [0.0]]
+
+
+@pytest.mark.parametrize("name", sorted(n for n, a in ACTIVATIONS.items() if a.homogeneous))
+def test_homogeneous_activations_are(name):
+    value = ACTIVATIONS[name].value
+    z = np.linspace(-3, 3, 13)
+    np.testing.assert_allclose(value(2.5 * z), 2.5 * value(z), rtol=1e-15)
+
+
+def test_a_nan_in_one_neuron_is_not_lost():
+    field = make_field(4, 2)
+    _, cpu = pair(field, 600, "float64")
+    theta = state(field, 600)
+    theta[1, 500] = np.nan
+    assert np.isnan(cpu.outputs(theta)).all()
+
+
+def test_a_users_own_activation_compiles_and_agrees():
+    own = Activation(
+        "softsign_erf",
+        lambda z: z / (1.0 + abs(z)) + 0.1 * erf(z),
+        lambda z: 1.0 / (1.0 + abs(z)) ** 2 + 0.2 / math.sqrt(math.pi) * np.exp(-z * z),
+    )
+    x = np.random.default_rng(0).normal(size=(3, 2))
+    field = TwoLayerField(x, own, 1.0, 0.5, 1.0, 1.0)
+    compare(field, 300, "float64")
