@@ -1,0 +1,13 @@
+"""Integration methods: one a file, registered by name in `flowsim.steppers.methods`."""
+
+METHOD_NAMES = (
+    "auto",
+    "euler",
+    "heun",
+    "bs32",
+    "dp54",
+    "tsit54",
+    "dop853",
+    "gradient-descent",
+)
+"""Every value of ``integrate.method``; kept apart so that checking a file compiles nothing."""

@@ -1,0 +1,149 @@
+"""The parts every method is made of: a point of the trajectory, an attempt, the method itself.
+
+A stepper only proposes: ``attempt(flow, point, limit)`` tries one step and says whether it was
+accepted, where it led, and how to read off the states in between. The loop around it, with its
+events and its recording, is the same for all (`flowsim.steppers.driver`).
+
+A stepper sees a network as a *flow* whose states are opaque: it may allocate them, combine them
+with slopes, ask for residuals, rates, norms and the tangent kernel, and nothing else. It keeps no
+state between steps that is not in its attributes, so a checkpoint is those and the point.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+State = Any
+"""A state of the flow; opaque to steppers."""
+
+
+class Kernel(Protocol):
+    """What a stepper asks of a tangent kernel."""
+
+    @property
+    def largest_rate(self) -> float:
+        """lambda_max(K/n), in 1/tau."""
+
+    def layer_speeds(self, residual: np.ndarray) -> np.ndarray:
+        """Norms of d theta_l / dtau of each layer."""
+
+
+class Flow(Protocol):
+    """What a stepper may ask of a network: e.g. `flowsim.networks.two_layer.TwoLayerFlow`."""
+
+    n_rhs: int
+    n_passes: int
+    kinked: bool
+    initial: State
+
+    @property
+    def n_samples(self) -> int:
+        """n."""
+
+    def empty(self, n: int | None = None) -> State:
+        """One state, or a stack of n, uninitialised."""
+
+    def residual(self, theta: State) -> np.ndarray:
+        """e (n,), one pass."""
+
+    def rate(self, theta: State, residual: np.ndarray, out: State) -> None:
+        """d theta / dtau, one pass."""
+
+    def combine(
+        self, base: State, slopes: State, weights: np.ndarray, step: float, out: State
+    ) -> np.ndarray:
+        """base + step sum_j weights[j] slopes[j] into out; e there. One pass."""
+
+    def advance(
+        self,
+        theta: State,
+        residual: np.ndarray,
+        base: State,
+        slopes: State | None,
+        weights: np.ndarray,
+        step: float,
+        out: State,
+        slope: State | None = None,
+    ) -> np.ndarray:
+        """Rate at theta, combine, e there, in one pass."""
+
+    def tangent_kernel(self, theta: State) -> Kernel:
+        """K."""
+
+    def layer_norms(self, theta: State) -> np.ndarray:
+        """Norm of each layer's weights."""
+
+    def combination_norms(self, slopes: State, weights: np.ndarray, step: float) -> np.ndarray:
+        """Norm of step sum_j weights[j] slopes[j] in each layer."""
+
+
+@dataclass
+class Point:
+    """A point of the trajectory: tau, the state and its residual e (n,)."""
+
+    time: float
+    theta: State
+    residual: np.ndarray
+
+    @property
+    def loss(self) -> float:
+        """R = 1/(2n) sum e^2; infinity if it is not a number, so that it never compares well."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            loss = 0.5 * float(np.mean(self.residual**2))
+        return loss if loss == loss else float("inf")
+
+    @property
+    def finite(self) -> bool:
+        """Whether every residual is a finite number."""
+        return bool(np.isfinite(self.residual).all())
+
+
+@dataclass
+class Attempt:
+    """One try at a step.
+
+    Attributes
+    ----------
+    step : float
+        Its size in tau.
+    point : Point or None
+        Where it led; None if it was rejected.
+    rejection : str
+        Why it was rejected: ``error``, ``loss``, ``non-finite``, or ``restart`` (begin anew from
+        t = 0); empty if it was not.
+    interpolate : callable or None
+        ``interpolate(fraction, out)`` writes the state at ``time + fraction step`` into ``out``
+        and returns e there. Valid until the next attempt.
+    """
+
+    step: float
+    point: Point | None = None
+    rejection: str = ""
+    interpolate: Callable[[float, State], np.ndarray] | None = None
+
+
+class Stepper(ABC):
+    """A method of integration with its own control of the step size."""
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def start(self, flow: Flow, point: Point) -> None:
+        """Get ready to leave ``point``: buffers, first step. Also called after a restart."""
+
+    @abstractmethod
+    def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
+        """Try one step from ``point``, no longer than ``limit``.
+
+        ``point`` is what the last accepted attempt returned. Its state is not written to before
+        a later step is accepted.
+        """
+
+    def refined(self) -> Stepper:
+        """The same method at half the step or a tenth of rtol, for an estimate of its error."""
+        raise TypeError(f"method {self.name!r} has no refined form")  # pragma: no cover

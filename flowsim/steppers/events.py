@@ -1,0 +1,99 @@
+"""What ends a run, and what its ending is called."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+
+COMPLETE, FAILED, PREEMPTED = "complete", "failed", "preempted"
+
+ENDINGS = {
+    "stop_loss": COMPLETE,
+    "steady_state": COMPLETE,
+    "t_max": COMPLETE,
+    "max_steps": COMPLETE,
+    "non_finite": FAILED,
+    "step_too_small": FAILED,
+    "max_seconds": PREEMPTED,
+    "interrupted": PREEMPTED,
+}
+"""Status that each reason to stop leads to (DESIGN section 6)."""
+
+
+@dataclass(frozen=True)
+class StopRules:
+    """When a run ends.
+
+    Parameters
+    ----------
+    stop_loss : float
+        R < stop_loss; the crossing is located within its step. 0 switches it off.
+    t_max : float
+        Last tau.
+    max_steps : int, optional
+        Accepted steps.
+    max_seconds : float, optional
+        Wall-clock time.
+    steady_slope : float
+        |d log R / d log tau| below this, over a quarter of the time so far, is a steady state.
+        0 switches it off.
+    steady_min_time : float
+        No steady state before this tau: at the start, and on the plateau before condensation,
+        R is flat too.
+    """
+
+    stop_loss: float = 1e-5
+    t_max: float = math.inf
+    max_steps: int | None = None
+    max_seconds: float | None = None
+    steady_slope: float = 1e-4
+    steady_min_time: float = 1e4
+
+
+@dataclass
+class Watch:
+    """Checks the rules along a run; its attributes are its whole memory."""
+
+    rules: StopRules
+    started: float = field(default_factory=time.monotonic)
+    marked_time: float = 0.0
+    marked_loss: float = math.nan
+
+    _WINDOW = 1.25
+    """A slope is taken over this ratio of times."""
+
+    def seconds(self) -> float:
+        """Wall-clock seconds since the start."""
+        return time.monotonic() - self.started
+
+    def ending(self, now: float, loss: float, steps: int) -> str:
+        """Reason and explanation of the ending at tau = ``now``; empty to go on."""
+        rules = self.rules
+        if loss < rules.stop_loss:
+            return f"stop_loss: R = {loss:.4g} is below {rules.stop_loss:g}"
+        if now >= rules.t_max:
+            return f"t_max: tau = {now:g} reached"
+        slope = self._slope(now, loss)
+        if abs(slope) < rules.steady_slope:
+            return (
+                f"steady_state: |d log R / d log tau| = {abs(slope):.2g} is below "
+                f"{rules.steady_slope:g} at R = {loss:.4g}"
+            )
+        if rules.max_steps is not None and steps >= rules.max_steps:
+            return f"max_steps: {steps} steps taken, R = {loss:.4g}"
+        if rules.max_seconds is not None and self.seconds() >= rules.max_seconds:
+            return f"max_seconds: {rules.max_seconds:g} s are over, R = {loss:.4g}"
+        return ""
+
+    def _slope(self, now: float, loss: float) -> float:
+        """d log R / d log tau since the last mark, once that is far enough back; else NaN."""
+        if now < self.rules.steady_min_time or loss <= 0.0:
+            return math.nan
+        if math.isnan(self.marked_loss):
+            self.marked_time, self.marked_loss = now, loss
+        if now < self._WINDOW * self.marked_time:
+            return math.nan
+        slope = math.log(loss / self.marked_loss) / math.log(now / self.marked_time)
+        self.marked_time, self.marked_loss = now, loss
+        return slope

@@ -1,0 +1,130 @@
+"""Steps as long as the tangent kernel allows: the control that Euler and Heun share.
+
+Late in training e decays with the rates of K/n, and an explicit step is stable up to
+2 / lambda_max(K/n). Early, from small weights, K is tiny and says nothing: there a cap on the
+relative change of each layer holds the step. Both follow from n x n work on the layers' Gram
+matrices, which are refreshed when the weights have moved by a share of the cap or after some
+steps. No error is estimated, so a kink of ReLU costs nothing; it is what embedded pairs spend
+their steps on. A step that would raise the loss is taken back and halved.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import numpy as np
+
+from flowsim.steppers.base import Attempt, Flow, Kernel, Point, State, Stepper
+
+
+class KernelBounded(Stepper):
+    """Step control by lambda_max(K/n) and by the layers' relative change.
+
+    Parameters
+    ----------
+    step_fraction : float
+        c in h = c / lambda_max(K/n). Stable below 2, without overshoot below 1.
+    max_relative_change : float
+        Bound on h |d theta_l / dtau| / |theta_l| for every layer l.
+
+    See Also
+    --------
+    from_rtol : the values that an accuracy asks for.
+    """
+
+    order: ClassVar[int]
+    fraction_at_1e3: ClassVar[float]
+    """c at rtol = 1e-3."""
+    change_at_1e3: ClassVar[float]
+    """Cap on the relative change of a step at rtol = 1e-3."""
+    _MAX_AGE = 20
+    """Steps after which K is refreshed even if the weights have hardly moved."""
+    _MAX_DRIFT = 0.5
+    """Weights' movement, in units of the cap, after which K is refreshed."""
+
+    def __init__(self, step_fraction: float, max_relative_change: float) -> None:
+        self.step_fraction = step_fraction
+        self.max_relative_change = max_relative_change
+
+    @classmethod
+    def from_rtol(
+        cls,
+        rtol: float,
+        step_fraction: float | None = None,
+        max_relative_change: float | None = None,
+    ) -> KernelBounded:
+        """Choose c and the cap so that RD is accurate to about rtol.
+
+        The values at rtol = 1e-3 were measured (`benchmarks/work_precision.py`); for smaller rtol
+        both scale with rtol^(1/order), for larger ones they stay, since stability bounds c and
+        the fate of single neurons in the condensed regime bounds the cap. Given values override.
+        """
+        factor = min(1.0, rtol / 1e-3) ** (1.0 / cls.order)
+        return cls(
+            step_fraction or cls.fraction_at_1e3 * factor,
+            max_relative_change or cls.change_at_1e3 * factor,
+        )
+
+    def refined(self) -> KernelBounded:
+        return type(self)(0.5 * self.step_fraction, 0.5 * self.max_relative_change)
+
+    def start(self, flow: Flow, point: Point) -> None:
+        self._new, self._spare = flow.empty(), flow.empty()
+        self._shrink = 1.0
+        self._refresh(flow, point)
+
+    def _refresh(self, flow: Flow, point: Point) -> None:
+        self._kernel: Kernel = flow.tangent_kernel(point.theta)
+        self._sizes = flow.layer_norms(point.theta)
+        self._age = 0
+        self._drift = 0.0
+
+    def _largest_step(self, point: Point) -> float:
+        """The longest step both bounds allow at ``point``; infinity if neither holds."""
+        rate = self._kernel.largest_rate
+        by_kernel = self.step_fraction / rate if rate > 0.0 else np.inf
+        change = self._relative_speed(point)
+        by_change = self.max_relative_change / change if change > 0.0 else np.inf
+        return min(by_kernel, by_change)
+
+    def _relative_speed(self, point: Point) -> float:
+        """Largest |d theta_l / dtau| / |theta_l|; a layer that is zero altogether has no bound."""
+        speeds = self._kernel.layer_speeds(point.residual)
+        moving = self._sizes > 0.0
+        return float(np.max(speeds[moving] / self._sizes[moving], initial=0.0))
+
+    def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
+        if self._age >= self._MAX_AGE or self._drift > self._MAX_DRIFT * self.max_relative_change:
+            self._refresh(flow, point)
+        step = min(self._shrink * self._largest_step(point), limit)
+        if not np.isfinite(step):
+            # Nothing moves (all rates are zero): any step is exact.
+            step = max(1.0, point.time)
+        residual = self._take(flow, point, step, self._new)
+        new = Point(point.time + step, self._new, residual)
+        if not (new.finite and new.loss <= point.loss):
+            if self._age:
+                self._refresh(flow, point)
+            else:
+                self._shrink *= 0.5
+            return Attempt(step, rejection="loss" if new.finite else "non-finite")
+        self._drift += step * self._relative_speed(point)
+        self._age += 1
+        self._shrink = min(1.0, 1.5 * self._shrink)
+        self._new, self._spare = self._spare, self._new
+
+        def interpolate(fraction: float, out: State) -> np.ndarray:
+            return self._interpolate(flow, point, step, fraction, out)
+
+        return Attempt(step, point=new, interpolate=interpolate)
+
+    @abstractmethod
+    def _take(self, flow: Flow, point: Point, step: float, out: State) -> np.ndarray:
+        """Take the step into ``out``; return e there."""
+
+    @abstractmethod
+    def _interpolate(
+        self, flow: Flow, point: Point, step: float, fraction: float, out: State
+    ) -> np.ndarray:
+        """Write the state at ``fraction`` of the step into ``out``; return e there."""

@@ -1,0 +1,89 @@
+"""Methods by name: one entry a method, and the choice that ``auto`` makes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from flowsim.steppers import METHOD_NAMES
+from flowsim.steppers.base import Stepper
+from flowsim.steppers.euler import Euler
+from flowsim.steppers.gradient_descent import GradientDescent
+from flowsim.steppers.heun import Heun
+from flowsim.steppers.runge_kutta import EmbeddedPair
+from flowsim.steppers.tableau import ButcherTableau
+from flowsim.steppers.tableaux.bs32 import BS32
+from flowsim.steppers.tableaux.dop853 import DOP853
+from flowsim.steppers.tableaux.dp54 import DP54
+from flowsim.steppers.tableaux.tsit54 import TSIT54
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What the methods may ask of ``[integrate]``."""
+
+    rtol: float = 1e-3
+    atol: float = 0.0
+    first_step: float | None = None
+    step: float | None = None
+    step_fraction: float | None = None
+    max_relative_change: float | None = None
+
+
+def _pair(tableau: ButcherTableau, options: MethodOptions) -> Stepper:
+    return EmbeddedPair(tableau, options.rtol, options.atol, options.first_step)
+
+
+def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Stepper:
+    return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
+
+
+METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
+    "euler": partial(_bounded, Euler),
+    "heun": partial(_bounded, Heun),
+    "bs32": partial(_pair, BS32),
+    "dp54": partial(_pair, DP54),
+    "tsit54": partial(_pair, TSIT54),
+    "dop853": partial(_pair, DOP853),
+    "gradient-descent": lambda options: GradientDescent(options.step),
+}
+"""Constructors by name; with ``auto`` they are `METHOD_NAMES`."""
+
+if set(METHODS) | {"auto"} != set(METHOD_NAMES):  # pragma: no cover
+    raise RuntimeError("flowsim.steppers.METHOD_NAMES and METHODS differ")
+
+
+def choose_method(kinked: bool, rtol: float) -> str:
+    """The method that ``auto`` stands for (measured in ``benchmarks/work_precision.py``).
+
+    Parameters
+    ----------
+    kinked : bool
+        Whether sigma' jumps: embedded pairs would spend their steps on kinks.
+    rtol : float
+    """
+    if kinked:
+        return "heun"
+    return "tsit54" if rtol > 1e-7 else "dop853"
+
+
+def make_stepper(name: str, options: MethodOptions, kinked: bool) -> tuple[str, Stepper]:
+    """Build a stepper.
+
+    Parameters
+    ----------
+    name : str
+        One of `METHOD_NAMES`.
+    options : MethodOptions
+    kinked : bool
+        See `choose_method`.
+
+    Returns
+    -------
+    str, Stepper
+        The name with ``auto`` resolved, and the stepper.
+    """
+    if name == "auto":
+        name = choose_method(kinked, options.rtol)
+    return name, METHODS[name](options)

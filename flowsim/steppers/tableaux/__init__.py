@@ -1,0 +1,1 @@
+"""Coefficients of the Runge-Kutta methods, one method a file."""
