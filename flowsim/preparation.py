@@ -1,0 +1,160 @@
+"""From what the user gives to what is integrated: experiment, data, network, initial weights."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from flowsim.config import Experiment, load_experiment
+from flowsim.data import Dataset, from_arrays
+from flowsim.errors import ConfigError
+from flowsim.kernels.activations import ACTIVATIONS, Activation
+from flowsim.networks.two_layer import TwoLayerNetwork
+from flowsim.result import Run
+
+Source = str | Path | Mapping[str, Any] | Experiment
+Initial = Mapping[str, np.ndarray] | str | Path | Run
+
+
+def resolve(
+    experiment: Source | None,
+    sections: Mapping[str, Mapping[str, Any]],
+    dataset: Dataset | None,
+    arrays: Mapping[str, np.ndarray],
+    activation: Activation | None,
+) -> tuple[Experiment, Dataset]:
+    """Merge a file, sections and arrays into a valid experiment and its data."""
+    whole = {name: dict(section) for name, section in sections.items()}
+    if dataset is None and arrays:
+        bias = whole.pop("data", {}).get("bias", True)
+        missing = [name for name in ("x", "y") if name not in arrays]
+        if missing:
+            raise ConfigError(f"{missing[0]}: missing; x and y go together")
+        dataset = from_arrays(
+            arrays["x"], arrays["y"], arrays.get("x_test"), arrays.get("y_test"), bias=bias
+        )
+    if dataset is not None:
+        whole["data"] = dataset.section()
+    # Data replace data; the other sections add key by key.
+    overrides: dict[str, Any] = {"data": whole.pop("data")} if "data" in whole else {}
+    for name, section in whole.items():
+        overrides |= {f"{name}.{key}": value for key, value in section.items()}
+    own: tuple[str, ...] = ()
+    if activation is not None:
+        overrides["network.activation"] = activation.name
+        own = (activation.name,)
+    resolved = load_experiment(experiment or {}, overrides=overrides, activations=own)
+    if dataset is None:
+        return resolved, resolved.make_dataset()
+    if (activation or ACTIVATIONS[resolved.network.activation]).homogeneous:
+        dataset.warn_of_parallel_inputs()
+    return resolved, dataset
+
+
+def check_output(output: str | Path | None, overwrite: bool) -> Path | None:
+    """Check that an output may be written.
+
+    Raises
+    ------
+    ConfigError
+        If it exists, or its folder does not or is not writable.
+    """
+    if output is None:
+        return None
+    target = Path(output)
+    if target.is_dir():
+        raise ConfigError(f"output = {target}: is a folder; name a file in it, e.g. run.h5")
+    if target.exists() and not overwrite:
+        raise ConfigError(
+            f"output = {target}: exists already; use --overwrite (overwrite=True) or another name"
+        )
+    folder = target.parent
+    if not folder.is_dir():
+        raise ConfigError(f"output = {target}: there is no folder {folder}; create it first")
+    if not os.access(folder, os.W_OK):
+        raise ConfigError(f"output = {target}: the folder {folder} is not writable; choose another")
+    return target
+
+
+def make_network(
+    experiment: Experiment, dataset: Dataset, activation: Activation
+) -> TwoLayerNetwork:
+    """Build the network of an experiment.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    dataset : Dataset
+    activation : Activation
+
+    Returns
+    -------
+    TwoLayerNetwork
+    """
+    section = experiment.network
+    return TwoLayerNetwork(
+        scaling=experiment.make_scaling(dataset.x.shape[1]),
+        activation=activation,
+        antisymmetric=section.antisymmetric,
+        seed=section.seed,
+        mobility=section.mobility.model_dump(),
+    )
+
+
+def scalar_targets(y: np.ndarray, name: str) -> np.ndarray:
+    """Targets (n,) of a network with one output.
+
+    Parameters
+    ----------
+    y : (n,) or (n, o) array
+    name : str
+        For the message.
+
+    Raises
+    ------
+    ConfigError
+        If there are several columns.
+    """
+    if y.ndim == 2 and y.shape[1] == 1:
+        return y[:, 0]
+    if y.ndim != 1:
+        raise ConfigError(
+            f"data.{name}: {y.shape[1]} columns; a two-layer network has one output, "
+            "give one column"
+        )
+    return y
+
+
+def initial_state(network: TwoLayerNetwork, dataset: Dataset, initial: Initial) -> np.ndarray:
+    """Lay given weights out as a state.
+
+    Raises
+    ------
+    ConfigError
+        If shapes or values do not fit the network.
+    """
+    if isinstance(initial, str | Path):
+        initial = Run(initial)
+    if isinstance(initial, Run):
+        a, w = initial.weights()
+    else:
+        keys = ("output_weights", "input_weights")
+        if set(initial) != set(keys):
+            raise ConfigError(
+                f"initial = {sorted(initial)}: wanted the two arrays {', '.join(keys)}"
+            )
+        a, w = (np.asarray(initial[key], np.float64) for key in keys)
+    sizes = {network.width, network.neurons}
+    inputs = dataset.x.shape[1]
+    if a.ndim != 1 or len(a) not in sizes or w.shape != (inputs, len(a)):
+        raise ConfigError(
+            f"initial: output_weights {a.shape} and input_weights {w.shape}; wanted "
+            f"({network.width},) and ({inputs}, {network.width}), bias weights last"
+        )
+    if not (np.isfinite(a).all() and np.isfinite(w).all()):
+        raise ConfigError("initial: has values that are not finite; remove them")
+    return network.stack(a, w, copy=len(a) != network.neurons)

@@ -1,0 +1,181 @@
+"""Observables: one entry a quantity, computed from a frame of the trajectory.
+
+An observable knows nothing of networks' insides: it asks the flow (relative changes, norms,
+activity) and reads the counters. A new one is one new entry in `OBSERVABLES`; a script's own is a
+function of a `Frame`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flowsim.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One moment of a run.
+
+    Attributes
+    ----------
+    time : float
+        tau.
+    step, n_rejected : int
+        Accepted steps and rejected attempts so far.
+    dt : float
+        Size in tau of the step this moment lies in.
+    residual : (n,) float64 array
+        e.
+    theta : state
+        The state, in the flow's layout; `parameters` has the arrays by name.
+    flow : object
+        The network bound to its data, e.g. `flowsim.networks.two_layer.TwoLayerFlow`.
+    seconds : float
+        Wall-clock seconds since the start.
+    test_residual : callable or None
+        From a state to f(x) - y on the test set, where there is one.
+    """
+
+    time: float
+    step: int
+    n_rejected: int
+    dt: float
+    residual: np.ndarray
+    theta: Any
+    flow: Any
+    seconds: float
+    test_residual: Callable[[Any], np.ndarray] | None = None
+
+    @property
+    def loss(self) -> float:
+        """R = 1/(2n) sum e^2."""
+        return 0.5 * float(np.mean(self.residual**2))
+
+    @property
+    def parameters(self) -> dict[str, np.ndarray]:
+        """``output_weights`` (neurons,) and ``input_weights`` (d, neurons), normalised."""
+        return self.flow.parameters(self.theta)
+
+
+@dataclass(frozen=True)
+class Observable:
+    """A quantity that is saved along a run.
+
+    Parameters
+    ----------
+    name : str
+        Of its dataset.
+    compute : callable
+        From a `Frame` to a number or an array of fixed shape.
+    long_name, units : str
+        For the file.
+    dims : tuple of str
+        Names of the array's own axes; NAME_0, NAME_1, ... by default.
+    dtype : str
+        In the file.
+    needs : str
+        Capability of the flow without which it is left out; empty if none.
+    """
+
+    name: str
+    compute: Callable[[Frame], Any]
+    long_name: str
+    units: str = "1"
+    dims: tuple[str, ...] = ()
+    dtype: str = "float64"
+    needs: str = ""
+
+    def sample(self, frame: Frame) -> np.ndarray:
+        """Compute it once, to learn its shape.
+
+        Raises
+        ------
+        ConfigError
+            If it gives neither a number nor an array of numbers.
+        """
+        values = np.asarray(self.compute(frame))
+        if values.dtype.kind not in "fiub":
+            raise ConfigError(
+                f"observables.{self.name}: gives {values.dtype}; return a number or an array of "
+                "numbers"
+            )
+        return values
+
+
+def _test_loss(frame: Frame) -> float:
+    assert frame.test_residual is not None  # left out where there is no test set
+    return 0.5 * float(np.mean(frame.test_residual(frame.theta) ** 2))
+
+
+OBSERVABLES: dict[str, Observable] = {
+    entry.name: entry
+    for entry in (
+        Observable("step", lambda f: f.step, "accepted steps so far", dtype="int64"),
+        Observable("loss", lambda f: f.loss, "R = 1/(2n) sum_i e_i^2", "y^2"),
+        Observable("residual", lambda f: f.residual, "e_i = f(x_i) - y_i", "y", ("sample",)),
+        Observable(
+            "relative_change",
+            lambda f: f.flow.relative_change(f.theta),
+            "RD = |theta(t) - theta(0)| / |theta(0)| of each group of weights",
+            dims=("layer",),
+        ),
+        Observable(
+            "norm",
+            lambda f: f.flow.norms(f.theta),
+            "norm of each group of weights, normalised variables",
+            dims=("layer",),
+        ),
+        Observable(
+            "invariant_drift",
+            lambda f: f.flow.invariant_drift(f.theta),
+            "largest relative drift of a neuron's kappa'^2 a^2 - |w|^2",
+            needs="invariant_drift",
+        ),
+        Observable(
+            "active_neurons",
+            lambda f: f.flow.activity(f.theta)[0],
+            "neurons with w.x_i > 0 for some sample",
+            dtype="int64",
+            needs="activity",
+        ),
+        Observable(
+            "dead_neurons",
+            lambda f: f.flow.activity(f.theta)[1],
+            "neurons with w.x_i <= 0 for every sample",
+            dtype="int64",
+            needs="activity",
+        ),
+        Observable("dt", lambda f: f.dt, "size of the step this row lies in", "tau"),
+        Observable(
+            "n_rhs", lambda f: f.flow.n_rhs, "residuals with gradient so far", dtype="int64"
+        ),
+        Observable(
+            "n_passes", lambda f: f.flow.n_passes, "sweeps over the neurons so far", dtype="int64"
+        ),
+        Observable("n_rejected", lambda f: f.n_rejected, "rejected steps so far", dtype="int64"),
+        Observable("wall_seconds", lambda f: f.seconds, "wall-clock time since the start", "s"),
+        Observable("test_loss", _test_loss, "R on the test set", "y^2", needs="test set"),
+    )
+}
+"""Observables by name; all that the flow and the data allow are saved unless names are given."""
+
+
+def standard_names(flow: Any, test_set: bool) -> list[str]:
+    """Names of the observables that a flow can supply.
+
+    Parameters
+    ----------
+    flow : object
+    test_set : bool
+        Whether there is one.
+    """
+    return [
+        name
+        for name, entry in OBSERVABLES.items()
+        if not entry.needs
+        or (test_set if entry.needs == "test set" else hasattr(flow, entry.needs))
+    ]

@@ -1,0 +1,185 @@
+"""The recorder: watches a run and hands the rows that are due to the writer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from flowsim.recording.observables import Frame, Observable
+from flowsim.recording.schedules import Schedule
+from flowsim.recording.writer import RunWriter
+
+
+@dataclass(frozen=True)
+class SeriesPlan:
+    """A group of the file that grows: its name, time axis, schedule and observables."""
+
+    group: str
+    time_name: str
+    schedule: Schedule
+    observables: Sequence[Observable]
+
+
+class KernelProbe:
+    """Spectrum of K and its distance from the one at t = 0, |K - K(0)| / |K(0)| (Frobenius)."""
+
+    def __init__(self) -> None:
+        self._first: np.ndarray | None = None
+        self._latest: tuple[Frame | None, Any] = (None, None)
+
+    def _kernel(self, frame: Frame) -> Any:
+        if self._latest[0] is not frame:
+            self._latest = (frame, frame.flow.tangent_kernel(frame.theta))
+        return self._latest[1]
+
+    def _distance(self, frame: Frame) -> float:
+        matrix = self._kernel(frame).matrix
+        if self._first is None:
+            self._first = matrix
+        size = float(np.linalg.norm(self._first))
+        return float(np.linalg.norm(matrix - self._first)) / size if size > 0.0 else 0.0
+
+    def observables(self) -> tuple[Observable, Observable]:
+        """The two observables; they share one evaluation of K."""
+        return (
+            Observable(
+                "eigenvalues",
+                lambda frame: self._kernel(frame).eigenvalues,
+                "eigenvalues of K, ascending",
+                "1/tau",
+                ("mode",),
+            ),
+            Observable("distance", self._distance, "|K - K(0)| / |K(0)|, Frobenius norm"),
+        )
+
+
+def parameter_observables(
+    dims: Mapping[str, tuple[str, ...]], dtype: str
+) -> tuple[Observable, ...]:
+    """Observables that save the parameter arrays themselves."""
+
+    def reader(name: str) -> Callable[[Frame], np.ndarray]:
+        return lambda frame: frame.parameters[name]
+
+    return tuple(
+        Observable(name, reader(name), name.replace("_", " ") + ", normalised", "1", axes, dtype)
+        for name, axes in dims.items()
+    )
+
+
+class Recorder:
+    """Watches a run (`flowsim.steppers.driver.Observer`) and writes the rows that are due.
+
+    Rows between two steps are read off the step's own interpolant: no schedule changes a step.
+
+    Parameters
+    ----------
+    flow : object
+    writer : RunWriter
+    plans : sequence of SeriesPlan
+    test_residual : callable, optional
+        See `Frame`.
+    progress : callable, optional
+        ``progress(point, counters, attempt)`` after every accepted step.
+    """
+
+    def __init__(
+        self,
+        flow: Any,
+        writer: RunWriter,
+        plans: Sequence[SeriesPlan],
+        test_residual: Callable[[Any], np.ndarray] | None = None,
+        progress: Callable[..., None] | None = None,
+    ) -> None:
+        self._flow = flow
+        self._writer = writer
+        self._plans = plans
+        self._test_residual = test_residual
+        self._progress = progress
+        self._started = time.monotonic()
+        self._scratch: Any = None
+        self._last: dict[str, float] = {}
+        self.sup_relative_change = np.zeros(0)
+
+    def _frame(
+        self, moment: float, theta: Any, residual: np.ndarray, dt: float, step: int, rejected: int
+    ) -> Frame:
+        seconds = time.monotonic() - self._started
+        return Frame(
+            moment, step, rejected, dt, residual, theta, self._flow, seconds, self._test_residual
+        )
+
+    @contextmanager
+    def _uncounted(self) -> Iterator[None]:
+        """Leave the flow's counters alone: they count what the method costs, not the looking."""
+        counts = self._flow.n_rhs, self._flow.n_passes
+        yield
+        self._flow.n_rhs, self._flow.n_passes = counts
+
+    def _record(self, frame: Frame, plans: Sequence[SeriesPlan]) -> None:
+        for plan in plans:
+            values = [observable.compute(frame) for observable in plan.observables]
+            self._writer.append(plan.group, frame.time, values)
+            self._last[plan.group] = frame.time
+        change = self._flow.relative_change(frame.theta)
+        self.sup_relative_change = np.fmax(self.sup_relative_change, change)
+
+    def start(self, point: Any) -> None:
+        """First rows; after a restart all earlier ones are forgotten."""
+        with self._uncounted():
+            self._begin(point)
+
+    def _begin(self, point: Any) -> None:
+        frame = self._frame(0.0, point.theta, point.residual, 0.0, 0, 0)
+        self.sup_relative_change = self._flow.relative_change(point.theta)
+        if self._scratch is None:
+            self._scratch = self._flow.empty()
+            for plan in self._plans:
+                samples = [observable.sample(frame) for observable in plan.observables]
+                self._writer.add_series(
+                    plan.group, plan.time_name, plan.observables, [np.shape(s) for s in samples]
+                )
+        else:
+            self._writer.clear_series()
+        self._record(frame, self._plans)
+
+    def step(self, before: Any, attempt: Any, after: Any, counters: Any) -> None:
+        """Record what is due in (before, after]."""
+        due: dict[float, list[SeriesPlan]] = {}
+        for plan in self._plans:
+            for moment in plan.schedule.due(before.time, after.time, counters.n_steps):
+                due.setdefault(moment, []).append(plan)
+        with self._uncounted():
+            for moment in sorted(due):
+                if moment == after.time:
+                    theta, residual = after.theta, after.residual
+                else:
+                    theta = self._scratch
+                    fraction = (moment - before.time) / attempt.step
+                    residual = attempt.interpolate(fraction, theta)
+                frame = self._frame(
+                    moment, theta, residual, attempt.step, counters.n_steps, counters.n_rejected
+                )
+                self._record(frame, due[moment])
+        if self._progress is not None:
+            self._progress(after, counters, attempt)
+
+    def finish(self, outcome: Any) -> None:
+        """Last rows of the series that do not end with the run already."""
+        point = outcome.point
+        frame = self._frame(
+            point.time,
+            point.theta,
+            point.residual,
+            outcome.last_step,
+            outcome.counters.n_steps,
+            outcome.counters.n_rejected,
+        )
+        late = [plan for plan in self._plans if self._last[plan.group] < point.time]
+        with self._uncounted():
+            self._record(frame, late)

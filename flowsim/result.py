@@ -1,0 +1,159 @@
+"""A finished run as users hold it: the arrays of its file, and predictions from its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from flowsim.errors import ConfigError, FlowsimError
+from flowsim.kernels.activations import ACTIVATIONS, Activation
+from flowsim.recording.reader import RunFile
+from flowsim.scaling import Scaling
+
+
+class Run(RunFile):
+    """One run: `flowsim.recording.reader.RunFile` and what needs the network besides.
+
+    Parameters
+    ----------
+    source : path or bytes
+        A file, or the image of one.
+    """
+
+    def __init__(self, source: str | Path | bytes) -> None:
+        super().__init__(source)
+        self._image = source if isinstance(source, bytes) else None
+
+    @property
+    def scaling(self) -> Scaling:
+        """Width and exponents."""
+        read = self.attributes
+        return Scaling(int(read["width"]), read["gamma"], read["gamma_prime"], float(read["beta2"]))
+
+    def file_image(self) -> bytes:
+        """The whole file as bytes (`Run` opens them again)."""
+        return self._image if self._image is not None else Path(self.path).read_bytes()
+
+    @classmethod
+    def from_image(cls, image: bytes) -> Run:
+        """Open the bytes of a file."""
+        return cls(image)
+
+    def save(self, path: str | Path, overwrite: bool = False) -> None:
+        """Write the file of a run that was kept in memory.
+
+        Raises
+        ------
+        ConfigError
+            If there is such a file and ``overwrite`` is not set.
+        FlowsimError
+            If it cannot be written.
+        """
+        path = Path(path)
+        if path.exists() and not overwrite:
+            raise ConfigError(f"path = {path}: exists already; pass overwrite=True")
+        try:
+            path.write_bytes(self.file_image())
+        except OSError as error:
+            raise FlowsimError(f"path = {path}: cannot be written ({error.strerror})") from error
+
+    def weights(
+        self, t: float | None = None, normalisation: str = "normalised"
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Output weights (neurons,) and input weights (d, neurons) at tau = ``t``.
+
+        Parameters
+        ----------
+        t : float, optional
+            tau. Between two snapshots the weights are interpolated linearly; at a snapshot and
+            at the end (the default) they are exact, up to the snapshots' dtype.
+        normalisation : {"normalised", "original"}
+            Unit-normal initial values, or with the standard deviations beta_1 and beta_2.
+
+        Raises
+        ------
+        ConfigError
+            If ``t`` is outside the run, or there are no snapshots to interpolate.
+        """
+        if normalisation not in ("normalised", "original"):
+            raise ConfigError(
+                f"normalisation = {normalisation!r}: unknown; use 'normalised' or 'original'"
+            )
+        a, w = self._normalised_weights(t)
+        if normalisation == "original":
+            scaling = self.scaling
+            return scaling.beta1 * a, scaling.beta2 * w
+        return a, w
+
+    def _normalised_weights(self, t: float | None) -> tuple[np.ndarray, np.ndarray]:
+        end = float(self.final["time"])
+        if t is None or t == end:
+            return self.final["output_weights"], self.final["input_weights"]
+        if "time_snapshot" not in self.snapshots:
+            raise ConfigError(
+                f"t = {t:g}: the run kept no snapshots; record some, or leave t out for the end"
+            )
+        times = self.snapshots["time_snapshot"]
+        if not times[0] <= t <= times[-1]:
+            raise ConfigError(f"t = {t:g}: outside the run, which covers tau = 0 to {times[-1]:g}")
+        after = int(np.searchsorted(times, t))
+        before = max(after - 1, 0)
+        span = times[after] - times[before]
+        share = (t - times[before]) / span if span > 0.0 else 0.0
+
+        def blend(name: str) -> np.ndarray:
+            first = self.snapshots.row(name, before).astype(np.float64)
+            last = self.snapshots.row(name, after).astype(np.float64)
+            return last if share == 1.0 else (1.0 - share) * first + share * last
+
+        return blend("output_weights"), blend("input_weights")
+
+    def predict(
+        self,
+        x: np.ndarray,
+        t: float | None = None,
+        activation: Activation | None = None,
+    ) -> np.ndarray:
+        """The network's function f at inputs ``x``.
+
+        Parameters
+        ----------
+        x : (k,) or (k, inputs) array
+            Without the bias coordinate; it is added if the run's data has one.
+        t : float, optional
+            tau; the end of the run by default. See `weights` for times between snapshots.
+        activation : Activation, optional
+            For a run with a script's own activation, which no file can hold.
+
+        Returns
+        -------
+        (k,) float64 array
+
+        Raises
+        ------
+        ConfigError
+            If ``x`` does not fit, ``t`` is outside the run, or the activation is missing.
+        """
+        x = np.asarray(x, np.float64)
+        x = x[:, None] if x.ndim == 1 else x
+        if self.data.attributes.get("bias", False):
+            x = np.hstack([x, np.ones((len(x), 1))])
+        n_inputs = int(self.attributes["n_inputs"])
+        if x.ndim != 2 or x.shape[1] != n_inputs:
+            raise ConfigError(
+                f"x: {x.shape[-1]} input coordinates, bias included; wanted {n_inputs}"
+            )
+        name = str(self.attributes["activation"])
+        activation = activation or ACTIVATIONS.get(name)
+        if activation is None:
+            raise ConfigError(f"activation = {name!r}: a script's own; pass activation=")
+        a, w = self._normalised_weights(t)
+        scaling = self.scaling
+        scale = 1.0 if activation.homogeneous else scaling.beta2
+        # In slices, so that samples x neurons stays small.
+        slices = np.array_split(np.arange(len(x)), max(1, x.shape[0] * a.size // 2**22))
+        parts = [
+            np.asarray(activation.value(scale * (x[rows] @ w)), np.float64) @ a for rows in slices
+        ]
+        return scaling.kappa / scale * np.concatenate(parts)
