@@ -1,0 +1,204 @@
+"""Find run files, read what an analysis needs and name the files that cannot be read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from flowsim.errors import FlowsimError
+
+if TYPE_CHECKING:
+    from flowsim.recording.reader import RunFile
+
+T = TypeVar("T")
+OneSource: TypeAlias = "str | os.PathLike[str] | RunFile"
+Source: TypeAlias = "OneSource | Iterable[OneSource]"
+
+REACHED = ("stop_loss", "steady_state")
+"""Stop reasons of runs whose end says something about the regime (DESIGN section 6)."""
+
+_IN_MEMORY = "memory"
+# A truncated or foreign HDF5 file shows itself as any of these, depending on where it breaks.
+_DAMAGE = (
+    FlowsimError,
+    OSError,
+    KeyError,
+    ValueError,
+    TypeError,
+    IndexError,
+    AttributeError,
+    RuntimeError,
+)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """The numbers of one run that the classifier uses.
+
+    Attributes
+    ----------
+    name : str
+        The file, relative to the folder it was found in.
+    config : dict
+        The resolved experiment.
+    width, seed : int
+        m and the seed of the initial values.
+    gamma, gamma_prime, kappa, kappa_prime : float
+        Scaling at this width.
+    relative_change, sup_relative_change : dict of str to float
+        RD at the stop and its largest value, by layer; empty when the run wrote no end.
+    ending : str
+        ``stop_reason``, or the status of a run that has none.
+    """
+
+    name: str
+    config: dict[str, Any]
+    width: int
+    seed: int
+    gamma: float
+    gamma_prime: float
+    kappa: float
+    kappa_prime: float
+    relative_change: dict[str, float]
+    sup_relative_change: dict[str, float]
+    ending: str
+
+    @property
+    def reached(self) -> bool:
+        """Whether the run came to its own end: the loss asked for, or a steady state."""
+        return self.ending.startswith(REACHED) and bool(self.relative_change)
+
+
+def find_runs(source: Source) -> list[tuple[str, OneSource]]:
+    """Return (name, path or open run) for everything that ``source`` stands for.
+
+    Parameters
+    ----------
+    source : path, RunFile, or iterable of these
+        A folder is searched through all its subfolders for ``*.h5``, in sorted order.
+
+    Raises
+    ------
+    FlowsimError
+        A path that does not exist, a folder without runs, or an object that is not a run.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _paths(Path(source))
+    if hasattr(source, "observables"):
+        return [_named(source, 0)]
+    if not isinstance(source, Iterable):
+        raise FlowsimError(
+            f"source = {source!r}: not a run; give a folder, a run file, or a list of these"
+        )
+    found: list[tuple[str, OneSource]] = []
+    for position, item in enumerate(source):
+        if isinstance(item, (str, os.PathLike)):
+            found += _paths(Path(item))
+        elif hasattr(item, "observables"):
+            found.append(_named(item, position))
+        else:
+            raise FlowsimError(f"source[{position}] = {item!r}: not a run; give paths or open runs")
+    if not found:
+        raise FlowsimError("source = []: there is no run in it; give one path or more")
+    return found
+
+
+def read_runs(source: Source, read: Callable[[str, RunFile], T]) -> tuple[list[T], dict[str, str]]:
+    """Apply ``read`` to every run of ``source``, one open file at a time.
+
+    Parameters
+    ----------
+    source : see `find_runs`
+    read : callable of (name, run)
+        What it returns is collected; it must not keep the run.
+
+    Returns
+    -------
+    list, dict of str to str
+        The results, and for every file that could not be read its name and why.
+    """
+    from flowsim.recording.reader import open_run
+
+    results: list[T] = []
+    skipped: dict[str, str] = {}
+    for name, item in find_runs(source):
+        try:
+            if isinstance(item, (str, os.PathLike)):
+                with open_run(Path(item)) as run:
+                    results.append(read(name, run))
+            else:
+                results.append(read(name, item))
+        except _DAMAGE as error:
+            skipped[name] = " ".join(str(error).split()) or type(error).__name__
+    return results, skipped
+
+
+def read_record(name: str, run: RunFile) -> RunRecord:
+    """Read the classifier's numbers from an open run."""
+    config, attributes = dict(run.config), run.attributes
+    exponents = {**attributes, **config["scaling"]}
+    return RunRecord(
+        name=name,
+        config=config,
+        width=int(config["network"]["width"]),
+        seed=int(config["network"]["seed"]),
+        gamma=float(exponents["gamma"]),
+        gamma_prime=float(exponents["gamma_prime"]),
+        kappa=float(attributes["kappa"]),
+        kappa_prime=float(attributes["kappa_prime"]),
+        relative_change=_by_layer(run, "relative_change"),
+        sup_relative_change=_by_layer(run, "sup_relative_change"),
+        ending=str(run.stop_reason or run.status),
+    )
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested tables as one dictionary with dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def varying_keys(configs: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the sorted dotted keys whose values differ between flat configurations."""
+    flat = list(configs)
+    keys = sorted(set().union(*flat)) if flat else []
+    return [key for key in keys if any(c.get(key) != flat[0].get(key) for c in flat[1:])]
+
+
+def has_bias(run: RunFile) -> bool:
+    """Whether the last input coordinate is the constant 1 of the biases."""
+    said = run.data.attributes.get("bias", run.config.get("data", {}).get("bias"))
+    return bool(said)
+
+
+def _paths(path: Path) -> list[tuple[str, OneSource]]:
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*.h5") if file.is_file())
+        if not files:
+            raise FlowsimError(f"{path}: no run file (*.h5) in this folder; run the sweep first")
+        return [(file.relative_to(path).as_posix(), file) for file in files]
+    if not path.exists():
+        raise FlowsimError(f"{path}: no such file or folder; check the path")
+    return [(str(path), path)]
+
+
+def _named(run: Any, position: int) -> tuple[str, OneSource]:
+    # Runs that were kept in memory all have the same path: tell them apart by their place.
+    path = str(getattr(run, "path", _IN_MEMORY))
+    return (f"run {position}" if path in (_IN_MEMORY, "None") else path, run)
+
+
+def _by_layer(run: RunFile, name: str) -> dict[str, float]:
+    # A run that was killed has no /final, or an empty one.
+    if name not in run.final:
+        return {}
+    values = run.final[name]
+    return {str(layer): float(values[k]) for k, layer in enumerate(run.layers)}
