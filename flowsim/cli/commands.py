@@ -1,0 +1,229 @@
+"""The commands; each imports what it needs when it is carried out."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any
+
+import click
+
+_OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
+_OUTPUT_FOLDER = click.Path(file_okay=False, path_type=Path)
+_INPUT_FILE = click.Path(path_type=Path)
+
+
+class _Group(click.Group):
+    """A group that guesses which command was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if self.get_command(ctx, name) is None and not name.startswith("-"):
+            close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            remedy = (
+                f"did you mean {close[0]!r}?"
+                if close
+                else f"choose from {', '.join(self.list_commands(ctx))}"
+            )
+            raise click.UsageError(f"no command {name!r}; {remedy}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from flowsim import __version__
+
+        click.echo(f"flowsim {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, expose_value=False, is_eager=True, callback=_version,
+    help="Show the version and exit.",
+)  # fmt: skip
+def cli() -> None:
+    """Integrate the gradient flow of wide neural networks and read off their regimes."""
+
+
+_set_option = click.option(
+    "--set", "overrides", metavar="KEY=VALUE", multiple=True,
+    help="Change one setting, such as scaling.gamma=1.2; may be given several times.",
+)  # fmt: skip
+_overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace what the output holds already."
+)
+_quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+
+
+@cli.command()
+@click.argument("experiment", type=_INPUT_FILE)
+@click.option("--output", "-o", type=_OUTPUT_FILE, required=True, help="File to write, run.h5.")
+@_set_option
+@_overwrite_option
+@click.option(
+    "--estimate-error", is_flag=True,
+    help="Run again with half the step (or a tenth of rtol) and report what changes.",
+)  # fmt: skip
+@click.option("--threads", type=click.IntRange(min=1), help="Threads; default one a core.")
+@_quiet_option
+def run(
+    experiment: Path,
+    output: Path,
+    overrides: tuple[str, ...],
+    overwrite: bool,
+    estimate_error: bool,
+    threads: int | None,
+    quiet: bool,
+) -> int:
+    """Integrate the network described in the file EXPERIMENT.
+
+    Exit code 0: complete; 1: the numbers failed (the file is kept and says why); 2: bad input;
+    130: stopped by Ctrl-C (what was reached is kept).
+    """
+    from flowsim.config import load_experiment
+
+    more = [f"integrate.threads={threads}"] if threads is not None else []
+    more += ["integrate.estimate_error=true"] if estimate_error else []
+    resolved = load_experiment(experiment, [*overrides, *more])
+
+    from flowsim.api import simulate
+    from flowsim.cli.report import run_summary
+
+    with simulate(resolved, output=output, overwrite=overwrite, progress=not quiet) as result:
+        status, reason = result.status, result.stop_reason
+        if not quiet:
+            click.echo(run_summary(result, output))
+    if quiet and status != "complete":
+        click.echo(f"{output}: {status}, {reason}", err=True)
+    if reason.startswith("interrupted"):
+        return 130
+    return 1 if status == "failed" else 0
+
+
+@cli.command()
+@click.argument("grid", type=_INPUT_FILE)
+@click.option("--output", "-o", type=_OUTPUT_FOLDER, required=True, help="Folder of the sweep.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes; default one a core.")
+@_set_option
+@_overwrite_option
+@_quiet_option
+def sweep(
+    grid: Path,
+    output: Path,
+    workers: int | None,
+    overrides: tuple[str, ...],
+    overwrite: bool,
+    quiet: bool,
+) -> int:
+    """Carry out every experiment of the grid in the file GRID.
+
+    Runs that are finished in the output folder are not carried out again: the same command
+    continues a sweep that was stopped.
+    """
+    from flowsim.sweeps import sweep as carry_out_sweep
+
+    try:
+        result = carry_out_sweep(
+            grid,
+            output,
+            workers=workers,
+            overrides=overrides,
+            overwrite=overwrite,
+            progress=not quiet,
+        )
+    except KeyboardInterrupt:
+        click.echo(
+            f"interrupted: finished runs are kept in {output}; "
+            "the same command (without --overwrite) continues",
+            err=True,
+        )
+        return 130
+
+    from flowsim.cli.report import sweep_summary
+
+    if not quiet:
+        click.echo(sweep_summary(result))
+    for identity, reason in result.failed:
+        click.echo(f"{output}/runs/{identity}.h5: {reason}", err=True)
+    return 1 if result.failed else 0
+
+
+@cli.command()
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_INPUT_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+@click.option("--margin", type=float, default=0.05, show_default=True,
+              help="Slopes within this of zero count as zero.")  # fmt: skip
+@click.option("--confidence", type=float, default=0.95, show_default=True,
+              help="Coverage of the intervals.")  # fmt: skip
+def classify(paths: tuple[Path, ...], as_json: bool, margin: float, confidence: float) -> None:
+    """Read the regime of every layer off the runs in PATH..., folders or files."""
+    from flowsim.analysis import classify as classify_runs
+
+    result = classify_runs(
+        paths[0] if len(paths) == 1 else list(paths), margin=margin, confidence=confidence
+    )
+    if as_json:
+        import json
+
+        click.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    from flowsim.cli.report import print_classification
+
+    print_classification(result)
+
+
+@cli.command()
+@click.argument("kind")
+@click.argument("path", type=_INPUT_FILE)
+@click.option("--output", "-o", type=_OUTPUT_FILE, required=True,
+              help="Figure to write; .png, .pdf or .svg.")  # fmt: skip
+@click.option("--data", type=_OUTPUT_FILE, help="CSV file for the plotted numbers.")
+@click.option("--set", "settings", metavar="NAME=VALUE", multiple=True,
+              help="An option of the figure, such as layer=output; may be repeated.")  # fmt: skip
+@_quiet_option
+def plot(
+    kind: str, path: Path, output: Path, data: Path | None, settings: tuple[str, ...], quiet: bool
+) -> None:
+    """Draw a figure from the run or the sweep in PATH.
+
+    KIND is phase, rd, loss, features or function.
+    """
+    from flowsim.plotting import plot as draw
+
+    draw(kind, path, output, data=data, **_figure_options(settings))
+    if not quiet:
+        for file in filter(None, (output, data)):
+            click.echo(f"wrote {file}", err=True)
+
+
+def _figure_options(settings: tuple[str, ...]) -> dict[str, Any]:
+    """Read NAME=VALUE; a value that is not TOML (a number, true, a list) is a string."""
+    import tomllib
+
+    options: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.strip():
+            raise click.UsageError(f"--set {setting}: must be NAME=VALUE")
+        try:
+            options[name.strip()] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            options[name.strip()] = text
+    return options
+
+
+@cli.command()
+@click.argument("path", metavar="RUN", type=_INPUT_FILE)
+def info(path: Path) -> None:
+    """Show what a run file holds: how it ended, network, counters, results, versions."""
+    from flowsim.cli.report import info as describe
+    from flowsim.recording.reader import open_run
+
+    with open_run(path) as result:
+        click.echo(describe(result))

@@ -1,0 +1,199 @@
+"""What the commands print: summaries as plain lines, tables through rich."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from flowsim.analysis import Classification, LayerVerdict
+    from flowsim.recording.reader import RunFile
+    from flowsim.sweeps import SweepResult
+
+_WIDE = 200
+"""Columns where there is no terminal: a file or a pipe does not wrap."""
+
+_COLOURS = {"linear": "cyan", "critical": "yellow", "condensed": "magenta"}
+
+
+def _console() -> Console:
+    return Console(width=None if sys.stdout.isatty() else _WIDE, highlight=False)
+
+
+def _number(value: Any) -> str:
+    """Return four digits; an em dash for what is not known."""
+    return "—" if value is None or not np.isfinite(value) else f"{float(value):.4g}"
+
+
+def _last(run: RunFile, name: str) -> float | None:
+    """Return the last value of an observable, if it was recorded."""
+    if name not in run.observables or len(run.observables[name]) == 0:
+        return None
+    return float(run.observables[name][-1])
+
+
+def _by_layer(run: RunFile, name: str) -> str:
+    if name not in run.final:
+        return "—"
+    values = zip(run.layers, run.final[name], strict=True)
+    return ", ".join(f"{layer} {_number(value)}" for layer, value in values)
+
+
+def run_summary(run: RunFile, output: Path) -> str:
+    """Return three lines: how a run ended, where it got, and what came out."""
+    lines = [
+        f"{output}: {run.status}, {run.stop_reason}",
+        "loss {} at time {} after {} steps ({} rejected), {} s".format(
+            *(_number(value) for value in (_final(run, "loss"), _final(run, "time"))),
+            *(_count(run, name) for name in ("n_steps", "n_rejected")),
+            _number(_last(run, "wall_seconds")),
+        ),
+        f"relative change: {_by_layer(run, 'relative_change')}",
+    ]
+    return "\n".join([*lines, *_error_estimate(run)])
+
+
+def _final(run: RunFile, name: str) -> float | None:
+    return float(run.final[name]) if name in run.final else _last(run, name)
+
+
+def _count(run: RunFile, name: str) -> str:
+    value = _final(run, name)
+    return "—" if value is None else str(int(value))
+
+
+def _error_estimate(run: RunFile) -> Iterator[str]:
+    """Yield what --estimate-error has found, if it was asked for."""
+    if "error_relative_change" in run.final:
+        yield (
+            f"estimated error: relative change {_by_layer(run, 'error_relative_change')}; "
+            f"f {_number(_final(run, 'error_outputs'))}"
+        )
+
+
+def sweep_summary(result: SweepResult) -> str:
+    """Return one line: how many runs were carried out, skipped and lost."""
+    where = "" if result.folder is None else f"{result.folder}: "
+    return (
+        f"{where}{result.n_run} runs carried out, {result.n_skipped} finished before, "
+        f"{len(result.failed)} failed"
+    )
+
+
+def print_classification(result: Classification) -> None:
+    """Print one line for each layer of each point, then the zeros of S_w, then what to know."""
+    other = sorted({key for point in result.points for key in point.other})
+    headings = ["gamma", "gamma'", *other, "widths", "seeds"]
+    headings += ["layer", "S", "interval", "regime", "S predicted", "predicted"]
+    table = Table(*headings)
+    for point in result.points:
+        where = [_number(point.gamma), _number(point.gamma_prime)]
+        where += [str(point.other.get(key, "—")) for key in other]
+        where += [_widths(point.widths), str(point.seeds)]
+        for row, (layer, verdict) in enumerate(point.layers.items()):
+            first = where if row == 0 else [""] * len(where)
+            table.add_row(*first, layer, *_verdict(verdict))
+        table.add_section()
+    console = _console()
+    console.print(table)
+    for zero in result.zero_line:
+        console.print(_mapping_line("S of the input weights is zero at", zero.to_dict()))
+    for note in _notes(result):
+        console.print(note, markup=False)
+
+
+def _widths(widths: Iterable[int]) -> str:
+    return ", ".join(str(width) for width in widths)
+
+
+def _verdict(verdict: LayerVerdict) -> list[str]:
+    interval = "—" if verdict.ci is None else "{} .. {}".format(*map(_number, verdict.ci))
+    colour = _COLOURS.get(verdict.regime, "dim")
+    return [
+        _number(verdict.slope),
+        interval,
+        f"[{colour}]{verdict.regime}[/{colour}]",
+        _number(verdict.predicted_slope),
+        verdict.predicted_regime,
+    ]
+
+
+def _mapping_line(title: str, values: Mapping[str, Any]) -> str:
+    shown = (
+        f"{key} = {_number(value) if isinstance(value, float) else value}"
+        for key, value in values.items()
+        if value is not None
+    )
+    return f"{title} {', '.join(shown)}"
+
+
+def _notes(result: Classification) -> Iterator[str]:
+    """Yield the reasons behind undetermined layers, remarks on points, and skipped files."""
+    for point in result.points:
+        here = f"gamma = {_number(point.gamma)}, gamma' = {_number(point.gamma_prime)}"
+        for layer, verdict in point.layers.items():
+            if verdict.regime == "undetermined":
+                yield f"undetermined: {here}, {layer}: {verdict.reason}"
+        if point.note:
+            yield f"note: {here}: {point.note}"
+    for name, reason in result.skipped.items():
+        yield f"skipped: {name}: {reason}"
+
+
+def info(run: RunFile) -> str:
+    """Return what a run file holds, a line a subject."""
+    return "\n".join(f"{subject:<20}{text}" for subject, text in _info_rows(run))
+
+
+def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
+    attributes = run.attributes
+
+    def shown(*names: str) -> str:
+        pairs = ((name, attributes.get(name)) for name in names)
+        return ", ".join(
+            f"{name} = {_number(value) if isinstance(value, float) else value}"
+            for name, value in pairs
+            if value is not None
+        )
+
+    yield "file", f"{run.path} ({attributes.get('format')}, created {attributes.get('created')})"
+    yield "status", str(run.status)
+    yield "stop reason", str(run.stop_reason)
+    yield (
+        "network",
+        f"{attributes.get('network')}, "
+        + shown("width", "activation", "antisymmetric", "seed", "n_samples", "n_inputs"),
+    )
+    yield "scaling", shown("gamma", "gamma_prime", "kappa", "kappa_prime")
+    yield "", shown("alpha", "beta1", "beta2")
+    yield "integration", shown("method", "backend", "dtype")
+    yield "loss", f"{_number(_final(run, 'loss'))} at time {_number(_final(run, 'time'))}"
+    yield "relative change", _by_layer(run, "relative_change")
+    yield "its largest value", _by_layer(run, "sup_relative_change")
+    for line in _error_estimate(run):
+        yield "", line
+    names = {"n_steps": "steps", "n_rejected": "rejected", "n_rhs": "right-hand sides"}
+    names |= {"n_passes": "passes"}
+    counts = [f"{label} {_count(run, name)}" for name, label in names.items()]
+    yield "counters", ", ".join([*counts, f"{_number(_last(run, 'wall_seconds'))} s"])
+    yield "rows", f"{_length(run.observables)} of observables, {_length(run.snapshots)} snapshots"
+    yield "versions", _versions(attributes.get("versions"))
+
+
+def _length(group: Mapping[str, np.ndarray]) -> int:
+    times = [len(group[name]) for name in group if name.startswith("time")]
+    return max(times, default=0)
+
+
+def _versions(versions: Any) -> str:
+    table = json.loads(versions) if isinstance(versions, str) else versions
+    if not isinstance(table, Mapping):
+        return "—"
+    return ", ".join(f"{name} {version}" for name, version in table.items())

@@ -1,0 +1,75 @@
+"""Experiments that take a fraction of a second, for every test that needs one."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+QUICK = {
+    "network": {"width": 40, "seed": 0},
+    "scaling": {"gamma": 1.0, "gamma_prime": 0.0},
+    "data": {"kind": "points", "x": [[-0.5], [0.5]], "y": [0.25, 0.5]},
+    "integrate": {"stop_loss": 1e-3, "threads": 1},
+}
+
+QUICK_TOML = """\
+[network]
+width = 40
+
+[scaling]
+gamma = 1.0
+gamma_prime = 0.0
+
+[data]
+kind = "points"
+x = [[-0.5], [0.5]]
+y = [0.25, 0.5]
+
+[integrate]
+stop_loss = 1e-3
+threads = 1
+"""
+
+QUICK_GRID = """
+[grid]
+"scaling.gamma" = [0.75, 1.25]
+"network.width" = [20, 40]
+seeds = 2
+"""
+
+
+@pytest.fixture
+def experiment() -> dict[str, Any]:
+    """A small experiment as nested dictionaries, for the test to change."""
+    return copy.deepcopy(QUICK)
+
+
+@pytest.fixture
+def experiment_file(tmp_path):
+    """The same experiment as a file."""
+    path = tmp_path / "experiment.toml"
+    path.write_text(QUICK_TOML, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def grid_file(tmp_path):
+    """Eight runs: two points, two widths, two seeds."""
+    path = tmp_path / "grid.toml"
+    path.write_text(QUICK_TOML + QUICK_GRID, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def run_file(experiment_file, tmp_path):
+    """A finished run."""
+    from flowsim.cli import main
+
+    path = tmp_path / "run.h5"
+    assert main(["run", str(experiment_file), "-o", str(path), "--quiet"]) == 0
+    return path
