@@ -21,13 +21,15 @@ def squared_norms(first, last, theta, reference, use_reference, neurons, partial
         size = min(BLOCK, neurons - start)
         for row in range(theta.shape[0]):
             total = 0.0
+            values = theta[row, start : start + size]
             if use_reference:
-                for k in range(start, start + size):
-                    difference = np.float64(theta[row, k]) - np.float64(reference[row, k])
+                origin = reference[row, start : start + size]
+                for k in range(size):
+                    difference = np.float64(values[k]) - np.float64(origin[k])
                     total += difference * difference
             else:
-                for k in range(start, start + size):
-                    total += np.float64(theta[row, k]) * np.float64(theta[row, k])
+                for k in range(size):
+                    total += np.float64(values[k]) * np.float64(values[k])
             partial[block, row] = total
 
 
@@ -44,8 +46,9 @@ def squared_combination(first, last, slopes, weights, n_slopes, partial):
             for j in range(n_slopes):
                 weight = weights[j]
                 if weight != 0.0:
+                    slope = slopes[j, row, start : start + size]
                     for k in range(size):
-                        increment[k] += weight * np.float64(slopes[j, row, start + k])
+                        increment[k] += weight * np.float64(slope[k])
             total = 0.0
             for k in range(size):
                 total += increment[k] * increment[k]
@@ -63,7 +66,6 @@ def grams(first, last, group, both, scale, x, theta, partial):
     n, d = x.shape
     neurons = theta.shape[1]
     n_blocks = (neurons + BLOCK - 1) // BLOCK
-    output = theta[0]
     z = np.empty(BLOCK, theta.dtype)
     s = np.empty((n, BLOCK), theta.dtype)
     ds = np.empty((n, BLOCK), theta.dtype)
@@ -72,18 +74,20 @@ def grams(first, last, group, both, scale, x, theta, partial):
         for block in range(g * group, min((g + 1) * group, n_blocks)):
             start = block * BLOCK
             size = min(BLOCK, neurons - start)
+            output = theta[0, start : start + size]
             for i in range(n):
                 _preactivation(x[i], theta[1:], start, size, z)
                 call_both(both, z, s[i], ds[i], size, scale)
-                for k in range(size):
-                    ds[i, k] *= output[start + k]
+                ds[i, :size] *= output
             for i in range(n):
+                s_i, ds_i = s[i], ds[i]
                 for j in range(i + 1):
+                    s_j, ds_j = s[j], ds[j]
                     sum_s = 0.0
                     sum_ds = 0.0
                     for k in range(size):
-                        sum_s += np.float64(s[i, k] * s[j, k])
-                        sum_ds += np.float64(ds[i, k] * ds[j, k])
+                        sum_s += np.float64(s_i[k] * s_j[k])
+                        sum_ds += np.float64(ds_i[k] * ds_j[k])
                     partial[g, 0, i, j] += sum_s
                     partial[g, 1, i, j] += sum_ds
 

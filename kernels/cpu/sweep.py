@@ -23,34 +23,56 @@ BLOCK = 256
 on it."""
 
 
+# The loops below index one-dimensional views of the block from 0 to size: only then can the
+# compiler rule out negative indices, which wrap around in Python, and use vector instructions.
+
+
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 def _preactivation(point, weights, start, size, z):
     """Write z[k] = sum_j point[j] weights[j, start + k] for the block's neurons."""
-    for k in range(size):
-        z[k] = point[0] * weights[0, start + k]
-    for j in range(1, point.shape[0]):
+    d = point.shape[0]
+    first_row = weights[0, start : start + size]
+    first = point[0]
+    if d == 1:
+        for k in range(size):
+            z[k] = first * first_row[k]
+    else:
+        # The first two coordinates at once: one input with bias needs no second loop.
+        second_row = weights[1, start : start + size]
+        second = point[1]
+        for k in range(size):
+            z[k] = first * first_row[k] + second * second_row[k]
+    for j in range(2, d):
+        row = weights[j, start : start + size]
         factor = point[j]
         for k in range(size):
-            z[k] += factor * weights[j, start + k]
+            z[k] += factor * row[k]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 def _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity):
     """Write sum_i e_i grad f_i / kappa of the block's neurons into velocity[:, :size]."""
     n, d = x.shape
-    output = theta[0]
-    velocity[:, :size] = 0.0
+    output = theta[0, start : start + size]
+    output_velocity = velocity[0, :size]
+    for row in range(1 + d):
+        row_velocity = velocity[row]
+        for k in range(size):
+            row_velocity[k] = 0.0
     for i in range(n):
         _preactivation(x[i], theta[1:], start, size, z)
         call_both(both, z, s, ds, size, scale)
         e = residual[i]
+        # Short loops over few arrays: with many, the compiler gives up proving them distinct.
         for k in range(size):
-            velocity[0, k] += e * s[k]
-            ds[k] *= e * output[start + k]
+            output_velocity[k] += e * s[k]
+        for k in range(size):
+            ds[k] *= e * output[k]
         for j in range(d):
+            row_velocity = velocity[1 + j, :size]
             factor = x[i, j]
             for k in range(size):
-                velocity[1 + j, k] += factor * ds[k]
+                row_velocity[k] += factor * ds[k]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
@@ -62,29 +84,34 @@ def _block_combine(
         # The increment is added up first: next to the state its small terms would lose digits.
         if use_velocity:
             weight = weights[n_slopes]
+            row_velocity = velocity[row, :size]
             for k in range(size):
-                increment[k] = weight * velocity[row, k]
+                increment[k] = weight * row_velocity[k]
         else:
-            increment[:size] = 0.0
+            for k in range(size):
+                increment[k] = 0.0
         for j in range(n_slopes):
             weight = weights[j]
             if weight != 0.0:
+                slope = slopes[j, row, start : start + size]
                 for k in range(size):
-                    increment[k] += weight * slopes[j, row, start + k]
+                    increment[k] += weight * slope[k]
+        row_base = base[row, start : start + size]
+        row_out = out[row, start : start + size]
         for k in range(size):
-            out[row, start + k] = base[row, start + k] + increment[k]
+            row_out[k] = row_base[k] + increment[k]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 def _block_outputs(value, scale, x, theta, start, size, z, s, partial):
     """Write sum_k a_k sigma(w_k . x_i) over the block into partial[i], added up in float64."""
-    output = theta[0]
+    output = theta[0, start : start + size]
     for i in range(x.shape[0]):
         _preactivation(x[i], theta[1:], start, size, z)
         call_value(value, z, s, size, scale)
         total = 0.0
         for k in range(size):
-            total += np.float64(output[start + k] * s[k])
+            total += np.float64(output[k] * s[k])
         partial[i] = total
 
 
@@ -137,12 +164,13 @@ def sweep(
             _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
             for row in range(1 + n_inputs):
                 factor = mobility[row]
+                row_velocity = velocity[row, :size]
                 for k in range(size):
-                    velocity[row, k] *= factor
-            if use_slope:
-                for row in range(1 + n_inputs):
+                    row_velocity[k] *= factor
+                if use_slope:
+                    row_slope = slope[row, start : start + size]
                     for k in range(size):
-                        slope[row, start + k] = velocity[row, k]
+                        row_slope[k] = row_velocity[k]
         if use_combine:
             _block_combine(base, slopes, weights, n_slopes, use_rate, velocity, start, size, z, out)
         if use_outputs:
