@@ -71,7 +71,7 @@ class Watch:
         """Reason and explanation of the ending at tau = ``now``; empty to go on."""
         rules = self.rules
         if loss < rules.stop_loss:
-            return f"stop_loss: R = {loss:.4g} is below {rules.stop_loss:g}"
+            return f"stop_loss: R fell below {rules.stop_loss:g} at tau = {now:.6g}"
         if now >= rules.t_max:
             return f"t_max: tau = {now:g} reached"
         slope = self._slope(now, loss)
