@@ -144,3 +144,14 @@ def test_a_zero_layer_can_leave_zero():
     still = make_flow(make_network(20, "relu"), initial=np.zeros((3, 20)))
     outcome = run(still, StopRules(steady_min_time=1.0), "euler")
     assert outcome.status == "complete"
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+@pytest.mark.parametrize(("width", "gamma", "seed"), [(2, 0.5, 0), (10, 0.5, 2), (10, 1.75, 2)])
+def test_neurons_pinned_at_kinks_are_a_state_of_rest(method, width, gamma, seed):
+    """Where no step lowers the loss, an adaptive pair, which may raise it, gets no further."""
+    network = make_network(width, "relu", gamma, seed=seed, antisymmetric=True)
+    outcome = run(make_flow(network), StopRules(max_steps=5000), method)
+    assert outcome.stop_reason.startswith("steady_state: R falls in no step")
+    other = run(make_flow(network), StopRules(max_steps=3000), "tsit54")
+    assert outcome.point.loss == pytest.approx(other.point.loss, rel=1e-3)

@@ -169,10 +169,11 @@ class RunWriter:
             One a observable of the series; copied.
         """
         series = self._series[name]
-        row = [
-            np.array(value, dtype=observable.dtype)
-            for value, observable in zip(values, series.observables, strict=True)
-        ]
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+            row = [
+                np.array(value, dtype=observable.dtype)
+                for value, observable in zip(values, series.observables, strict=True)
+            ]
         series.pending.append((time, row))
         series.pending_bytes += sum(value.nbytes for value in row)
         if len(series.pending) >= _ROWS_BUFFERED or series.pending_bytes >= _BYTES_BUFFERED:

@@ -114,8 +114,8 @@ class Attempt:
     point : Point or None
         Where it led; None if it was rejected.
     rejection : str
-        Why it was rejected: ``error``, ``loss``, ``non-finite``, or ``restart`` (begin anew from
-        t = 0); empty if it was not.
+        Why it was rejected: ``error``, ``loss``, ``non-finite``, ``at rest`` (the loss falls in
+        no step, however small) or ``restart`` (begin anew from t = 0); empty if it was not.
     interpolate : callable or None
         ``interpolate(fraction, out)`` writes the state at ``time + fraction step`` into ``out``
         and returns e there. Valid until the next attempt.

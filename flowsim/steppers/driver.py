@@ -197,9 +197,12 @@ def _end_of(attempt: Attempt, before: Point, stop_loss: float, scratch: State) -
 def _hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:
     """Why there is no point in trying a smaller step; empty if there is."""
     tiny = attempt.step <= 4.0 * np.finfo(float).eps * point.time
-    if not tiny and rejected_in_a_row < _MAX_REJECTIONS:
+    at_rest = attempt.rejection == "at rest"
+    if not (tiny or at_rest) and rejected_in_a_row < _MAX_REJECTIONS:
         return ""
     where = f"at tau = {point.time:g}, R = {point.loss:.4g}"
+    if at_rest:
+        return f"steady_state: R falls in no step, neurons are pinned at kinks, {where}"
     if attempt.rejection == "non-finite":
         return f"non_finite: rates are not finite {where}, however small the step"
     return f"step_too_small: {rejected_in_a_row} steps rejected in a row {where}"

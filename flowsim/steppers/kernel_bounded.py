@@ -5,7 +5,8 @@ Late in training e decays with the rates of K/n, and an explicit step is stable 
 relative change of each layer holds the step. Both follow from n x n work on the layers' Gram
 matrices, which are refreshed when the weights have moved by a share of the cap or after some
 steps. No error is estimated, so a kink of ReLU costs nothing; it is what embedded pairs spend
-their steps on. A step that would raise the loss is taken back and halved.
+their steps on. A step that would raise the loss is taken back and halved; where even a tiny one does,
+neurons pinned at kinks hold the loss from both sides, and the run has come to rest.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ class KernelBounded(Stepper):
     """Steps after which K is refreshed even if the weights have hardly moved."""
     _MAX_DRIFT = 0.5
     """Weights' movement, in units of the cap, after which K is refreshed."""
+    _AT_REST = 2.0**-20
+    """Share of the allowed step that raises the loss only at a stationary point: on a smooth
+    stretch every step below the stability bound lowers it."""
 
     def __init__(self, step_fraction: float, max_relative_change: float) -> None:
         self.step_fraction = step_fraction
@@ -108,7 +112,9 @@ class KernelBounded(Stepper):
                 self._refresh(flow, point)
             else:
                 self._shrink *= 0.5
-            return Attempt(step, rejection="loss" if new.finite else "non-finite")
+            if not new.finite:
+                return Attempt(step, rejection="non-finite")
+            return Attempt(step, rejection="loss" if self._shrink > self._AT_REST else "at rest")
         self._drift += step * self._relative_speed(point)
         self._age += 1
         self._shrink = min(1.0, 1.5 * self._shrink)
