@@ -49,11 +49,15 @@ def test_a_plateau_is_a_steady_state_but_not_too_early():
     x = np.array([[0.5, 1.0], [0.5, 1.0]])
     y = np.array([1.0, 0.0])
     flow = make_flow(make_network(50, "relu", 0.5), x, y)
-    outcome = run(flow, StopRules(stop_loss=1e-6, steady_min_time=100.0))
+    outcome = run(flow, StopRules(stop_loss=1e-6, steady_min_time=100.0), "tsit54")
     assert outcome.stop_reason.startswith("steady_state")
     assert outcome.status == "complete"
     assert outcome.point.loss == pytest.approx(0.125, rel=1e-6)
     assert outcome.point.time > 100.0
+    assert "d log R / d log tau" in outcome.stop_reason
+    at_rest = run(flow, StopRules(stop_loss=1e-6), "heun")
+    assert at_rest.stop_reason.startswith("steady_state: R falls in no step")
+    assert at_rest.point.loss == pytest.approx(0.125, rel=1e-12)
 
 
 def test_the_plateau_before_condensation_is_no_steady_state():

@@ -202,7 +202,9 @@ def _hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:
         return ""
     where = f"at tau = {point.time:g}, R = {point.loss:.4g}"
     if at_rest:
-        return f"steady_state: R falls in no step, neurons are pinned at kinks, {where}"
+        return (
+            f"steady_state: R falls in no step, however small: a minimum or pinned neurons, {where}"
+        )
     if attempt.rejection == "non-finite":
         return f"non_finite: rates are not finite {where}, however small the step"
     return f"step_too_small: {rejected_in_a_row} steps rejected in a row {where}"

@@ -5,8 +5,8 @@ Late in training e decays with the rates of K/n, and an explicit step is stable 
 relative change of each layer holds the step. Both follow from n x n work on the layers' Gram
 matrices, which are refreshed when the weights have moved by a share of the cap or after some
 steps. No error is estimated, so a kink of ReLU costs nothing; it is what embedded pairs spend
-their steps on. A step that would raise the loss is taken back and halved; where even a tiny one does,
-neurons pinned at kinks hold the loss from both sides, and the run has come to rest.
+their steps on. A step that would raise the loss is taken back and halved; where even a tiny one
+does, the run has come to rest, in a minimum or with neurons pinned at kinks.
 """
 
 from __future__ import annotations
