@@ -42,13 +42,13 @@ class Group(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         dataset = self._dataset(name)
         try:
-            values = dataset[...]
+            if h5py.check_string_dtype(dataset.dtype) is not None:
+                return dataset.asstr()[...].astype(str)
+            values: np.ndarray = dataset[...]
         except OSError as error:
             raise FileFormatError(
                 f"{self._path}: {dataset.name} cannot be read; {error}"
             ) from error
-        if values.dtype.kind == "S":
-            return values.astype(str)
         return values
 
     def row(self, name: str, index: int) -> np.ndarray:

@@ -146,8 +146,7 @@ class RunWriter:
             if dim not in group:
                 size = dataset.shape[axis]
                 if dim == "layer":
-                    labels = np.array([label.encode() for label in LAYERS])
-                    scale = group.create_dataset(dim, data=labels)
+                    scale = group.create_dataset(dim, data=list(LAYERS), dtype=h5py.string_dtype())
                     scale.make_scale(dim)
                 else:
                     # netCDF's mark of an axis without coordinate values; takes no space.
