@@ -22,30 +22,8 @@ def plot(
 ) -> Path:
     """Draw a figure from run files and save it; an existing figure is overwritten.
 
-    Parameters
-    ----------
-    kind : {"phase", "rd", "loss", "features", "function"}
-        A key of `flowsim.analysis.FIGURES`.
-    source : path, Run, SweepResult, or list of these
-        The run or the sweep folder.
-    output : path
-        The figure; its suffix, .png, .pdf or .svg, decides the format.
-    data : path, optional
-        A CSV file for the plotted numbers.
-    **options
-        What the figure's ``draw`` takes, for example ``time="t"`` for the loss.
-
-    Returns
-    -------
-    pathlib.Path
-        The figure.
-
-    Raises
-    ------
-    ConfigError
-        Unknown figure, suffix or option, or runs that the figure cannot show.
-    FlowsimError
-        A file that cannot be read or written.
+    Takes what `flowsim.analysis.plot` takes, and returns and raises the same. A path to a run is
+    opened as a `Run`, so that the figures that evaluate the network can be drawn from files too.
     """
     if isinstance(source, str | os.PathLike) and os.path.isfile(source):
         # The figures read files and know nothing of networks; a Run brings its own predict.
