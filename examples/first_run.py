@@ -52,6 +52,11 @@ a, w = run.weights()
 a_original, w_original = run.weights(normalisation="original")
 print(f"largest output weight: {a.max():.3g} normalised, {a_original.max():.3g} original")
 
+# %% [markdown]
+# Loss against time, orientation of the neurons against their amplitude, function against data. The
+# neurons start anywhere and gather in a few directions as they grow: condensation.
+
 # %%
-for kind in ("loss", "features", "function"):
-    print(fs.plot(kind, run, FOLDER / f"{kind}.png"))
+print(fs.plot("loss", run, FOLDER / "loss.png"))
+print(fs.plot("features", run, FOLDER / "features.png", scale="log"))
+print(fs.plot("function", run, FOLDER / "function.png"))

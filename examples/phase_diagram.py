@@ -23,9 +23,9 @@ experiment = tomllib.loads((Path(__file__).parent / "phase_diagram.toml").read_t
 grid = experiment.pop("grid")
 if QUICK:
     grid |= {
-        "scaling.gamma": [0.5, 0.9, 1.1, 1.5, 1.75],
+        "scaling.gamma": [0.6, 0.9, 1.1, 1.3, 1.6],
         "scaling.gamma_prime": [-0.2, 0.0, 0.2],
-        "network.width": [500, 1000, 2000],
+        "network.width": [1000, 2000, 4000],
     }
 
 # %% [markdown]

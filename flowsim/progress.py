@@ -39,12 +39,11 @@ def show_progress(wanted: bool, rules: StopRules) -> Iterator[Callable[..., None
 
     columns = (
         BarColumn(),
-        TextColumn("R {task.fields[loss]:.3e}  tau {task.fields[tau]:.4g}"),
-        TextColumn("step {task.fields[step]:.3g}  rejected {task.fields[share]:.0%}"),
+        TextColumn("{task.fields[state]}"),
         TimeElapsedColumn(),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("run", total=1.0, loss=math.nan, tau=0.0, step=0.0, share=0.0)
+        task = bar.add_task("run", total=1.0, state="starting")
         first_loss: list[float] = []
         last_shown = [0.0]
 
@@ -55,14 +54,12 @@ def show_progress(wanted: bool, rules: StopRules) -> Iterator[Callable[..., None
             if now - last_shown[0] < _EVERY_SECONDS:
                 return
             last_shown[0] = now
-            tried = counters.n_steps + counters.n_rejected
+            rejected = counters.n_rejected / (counters.n_steps + counters.n_rejected)
             bar.update(
                 task,
                 completed=_share_done(point, first_loss[0], rules),
-                loss=point.loss,
-                tau=point.time,
-                step=attempt.step,
-                share=counters.n_rejected / tried,
+                state=f"R {point.loss:.3e}  tau {point.time:.4g}  step {attempt.step:.3g}"
+                f"  rejected {rejected:.0%}",
             )
 
         yield update

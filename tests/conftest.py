@@ -7,6 +7,12 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+# The same examples on every run of continuous integration; new ones wherever else.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 

@@ -103,9 +103,10 @@ def test_every_crossing_is_found():
 
 
 @given(
-    zero=st.floats(-5, 5),
+    # A slope that underflows to 0 would be a zero of its own.
+    zero=st.floats(-5, 5, allow_subnormal=False),
     gradient=st.floats(0.01, 100),
-    gammas=st.lists(st.floats(-6, 6), min_size=2, max_size=8, unique=True),
+    gammas=st.lists(st.floats(-6, 6, allow_subnormal=False), min_size=2, max_size=8, unique=True),
 )
 @settings(max_examples=50, deadline=None)
 def test_the_zero_of_a_straight_line_is_exact(zero, gradient, gammas):
