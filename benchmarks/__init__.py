@@ -1,0 +1,1 @@
+"""Measurements behind flowsim's choices: ``python -m benchmarks [NAME] [--quick]``."""

@@ -1,0 +1,39 @@
+"""Run one benchmark, or all that take no references: ``python -m benchmarks [NAME] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+BENCHMARKS = {
+    "work_precision": "error of RD against cost, every method, the published problem",
+    "invariants": "conserved quantities, monotone loss, orders of the tableaux",
+    "rhs": "nanoseconds a neuron of the kernels",
+    "controllers": "attempts of rival step-size controllers",
+    "reference": "make the frozen references that are missing (minutes)",
+}
+"""Modules of this package, each with ``main(quick)``, and what they measure."""
+
+NOT_BY_DEFAULT = ("reference",)
+
+
+def main() -> None:
+    """Parse the command line and run."""
+    listing = "\n".join(f"  {name:<16} {text}" for name, text in BENCHMARKS.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description=f"Benchmarks of flowsim:\n{listing}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="all but reference by default")
+    parser.add_argument(
+        "--quick", action="store_true", help="a small part, printed and not written"
+    )
+    arguments = parser.parse_args()
+    default = [name for name in BENCHMARKS if name not in NOT_BY_DEFAULT]
+    for name in [arguments.name] if arguments.name else default:
+        import_module(f"benchmarks.{name}").main(arguments.quick)
+
+
+if __name__ == "__main__":
+    main()
