@@ -111,6 +111,18 @@ def test_schedules_share_their_times_between_runs():
     assert all(math.isclose(5 * math.log10(t), round(5 * math.log10(t))) for t in common[0])
 
 
+def test_a_restarted_run_keeps_only_its_last_start():
+    run = simulate(
+        gamma=0.5,
+        integrate={"method": "gradient-descent", "step": 5.0},
+        record={"observables": {"schedule": "steps", "every": 1}},
+    )
+    assert run.final["n_restarts"] >= 2
+    assert run.observables["step"].tolist() == list(range(int(run.final["n_steps"]) + 1))
+    assert np.all(np.diff(run.time) > 0.0)
+    assert np.all(np.diff(run.loss) <= 0.0)
+
+
 def test_groups_and_attributes_of_the_file(tmp_path):
     path = tmp_path / "run.h5"
     record = {

@@ -34,10 +34,10 @@ class Logarithmic(Schedule):
         self.start = start
 
     def due(self, start: float, end: float, step: int) -> list[float]:
-        if self.start is None:
-            self.start = end
+        # The first step has infinitely many decades behind it: its end is early enough.
+        first = self.start if self.start is not None else (end if start == 0.0 else start)
+        lowest = max(start, 0.999999 * first)
         # One index early: the logarithm may round up past a time that is due.
-        lowest = max(start, 0.999999 * self.start)
         index = math.floor(self.per_decade * math.log10(lowest))
         times = []
         while (time := 10.0 ** (index / self.per_decade)) <= end:
