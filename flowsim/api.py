@@ -22,6 +22,7 @@ from flowsim.networks.two_layer import TwoLayerFlow
 from flowsim.preparation import (
     Initial,
     Source,
+    check_memory,
     check_output,
     initial_state,
     make_network,
@@ -126,6 +127,7 @@ def simulate(
     network = make_network(resolved, dataset, activation)
     integration = resolved.integrate
     targets = scalar_targets(dataset.y, "y")
+    check_memory(network, dataset.n_inputs, integration.dtype)
     state = None if initial is None else initial_state(network, dataset, initial)
     try:
         with one_blas_thread():

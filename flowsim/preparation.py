@@ -11,7 +11,7 @@ import numpy as np
 
 from flowsim.config import Experiment, load_experiment
 from flowsim.data import Dataset, from_arrays
-from flowsim.errors import ConfigError
+from flowsim.errors import ConfigError, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.networks.two_layer import TwoLayerNetwork
 from flowsim.result import Run
@@ -78,6 +78,29 @@ def check_output(output: str | Path | None, overwrite: bool) -> Path | None:
     if not os.access(folder, os.W_OK):
         raise ConfigError(f"output = {target}: the folder {folder} is not writable; choose another")
     return target
+
+
+_STATES = 6
+"""Copies of the state that every method holds at the least, the initial one included."""
+
+
+def check_memory(network: TwoLayerNetwork, n_inputs: int, dtype: str) -> None:
+    """Refuse a network that cannot fit, before the machine begins to thrash.
+
+    Raises
+    ------
+    FlowsimError
+        If the state's copies alone take more than the machine's memory.
+    """
+    if not hasattr(os, "sysconf"):
+        return
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    needed = network.neurons * (1 + n_inputs) * np.dtype(dtype).itemsize * _STATES
+    if needed > machine:
+        raise FlowsimError(
+            f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB, the "
+            f"machine has {machine / 2**30:.3g}; take a smaller width"
+        )
 
 
 def make_network(

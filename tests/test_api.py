@@ -10,7 +10,7 @@ import pytest
 from flows import PUBLISHED_X, PUBLISHED_Y
 
 import flowsim as fs
-from flowsim.errors import ConfigError, DataWarning, FileFormatError
+from flowsim.errors import ConfigError, DataWarning, FileFormatError, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
 
 X = PUBLISHED_X[:, 0]
@@ -366,6 +366,11 @@ def test_the_output_is_checked_first(tmp_path):
         simulate(output=tmp_path / "none" / "run.h5")
     with pytest.raises(ConfigError, match="is a folder"):
         simulate(output=tmp_path)
+
+
+def test_a_network_that_cannot_fit_is_refused_at_once():
+    with pytest.raises(FlowsimError, match=r"network.width = 10000000000: needs at least"):
+        simulate(width=10_000_000_000)
 
 
 def test_vector_targets_are_refused_for_now():
