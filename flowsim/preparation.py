@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from h5py import is_hdf5
 
 from flowsim.config import Experiment, load_experiment
 from flowsim.data import Dataset, from_arrays
@@ -28,6 +29,11 @@ def resolve(
     activation: Activation | None,
 ) -> tuple[Experiment, Dataset]:
     """Merge a file, sections and arrays into a valid experiment and its data."""
+    wrong = [name for name, section in sections.items() if not isinstance(section, Mapping)]
+    if wrong:
+        raise ConfigError(
+            [f"{name} = {sections[name]!r}: wanted a section; give a dictionary" for name in wrong]
+        )
     whole = {name: dict(section) for name, section in sections.items()}
     if dataset is None and arrays:
         bias = whole.pop("data", {}).get("bias", True)
@@ -68,6 +74,12 @@ def check_output(output: str | Path | None, overwrite: bool) -> Path | None:
     target = Path(output)
     if target.is_dir():
         raise ConfigError(f"output = {target}: is a folder; name a file in it, e.g. run.h5")
+    # A damaged run may go; an experiment file that was named by mistake may not.
+    run_file = target.suffix in (".h5", ".hdf5") or (target.exists() and is_hdf5(target))
+    if target.exists() and overwrite and not run_file:
+        raise ConfigError(
+            f"output = {target}: exists and is no run file; remove it yourself or use another name"
+        )
     if target.exists() and not overwrite:
         raise ConfigError(
             f"output = {target}: exists already; use --overwrite (overwrite=True) or another name"

@@ -135,7 +135,7 @@ class Run(RunFile):
         ConfigError
             If ``x`` does not fit, ``t`` is outside the run, or the activation is missing.
         """
-        x = np.asarray(x, np.float64)
+        x = np.atleast_1d(np.asarray(x, np.float64))
         x = x[:, None] if x.ndim == 1 else x
         if self.data.attributes.get("bias", False):
             x = np.hstack([x, np.ones((len(x), 1))])

@@ -362,6 +362,10 @@ def test_the_output_is_checked_first(tmp_path):
         simulate(output=tmp_path / "run.h5")
     assert (tmp_path / "run.h5").read_bytes() == before
     simulate(output=tmp_path / "run.h5", overwrite=True, seed=1)
+    other = tmp_path / "experiment.toml"
+    other.write_text("[network]")
+    with pytest.raises(ConfigError, match="exists and is no run file"):
+        simulate(output=other, overwrite=True)
     with pytest.raises(ConfigError, match="there is no folder"):
         simulate(output=tmp_path / "none" / "run.h5")
     with pytest.raises(ConfigError, match="is a folder"):
@@ -371,6 +375,11 @@ def test_the_output_is_checked_first(tmp_path):
 def test_a_network_that_cannot_fit_is_refused_at_once():
     with pytest.raises(FlowsimError, match=r"network.width = 10000000000: needs at least"):
         simulate(width=10_000_000_000)
+
+
+def test_sections_that_are_none_are_named():
+    with pytest.raises(ConfigError, match="network = 'relu': wanted a section"):
+        fs.simulate(network="relu")
 
 
 def test_vector_targets_are_refused_for_now():

@@ -94,8 +94,7 @@ def test_run_interrupted_by_ctrl_c_is_kept(experiment_file, tmp_path):
     path = tmp_path / "run.h5"
     code = "import sys; from flowsim.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "run", str(experiment_file), "-o", str(path)]
-    endless = ["--set", "integrate.stop_loss=0.0", "--set", "integrate.steady_slope=0.0"]
-    endless += ["--set", "integrate.t_max=1e15"]
+    endless = ["--set", "integrate.method='gradient-descent'", "--set", "integrate.step=1e-9"]
     process = subprocess.Popen(
         [*command, *endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

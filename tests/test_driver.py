@@ -159,3 +159,12 @@ def test_neurons_pinned_at_kinks_are_a_state_of_rest(method, width, gamma, seed)
     assert outcome.stop_reason.startswith("steady_state: R falls in no step")
     other = run(make_flow(network), StopRules(max_steps=3000), "tsit54")
     assert outcome.point.loss == pytest.approx(other.point.loss, rel=1e-3)
+
+
+def test_a_loss_of_zero_is_an_end():
+    """One sample and no stop_loss: R underflows to 0, and no slope of log R would ever tell."""
+    x, y = np.array([[1.0, 1.0]]), np.array([0.5])
+    flow = make_flow(make_network(20, "linear"), x, y)
+    for method in ("heun", "tsit54"):
+        outcome = run(flow, StopRules(stop_loss=0.0, max_steps=20_000), method)
+        assert outcome.stop_reason.startswith("steady_state")

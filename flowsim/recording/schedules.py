@@ -37,6 +37,8 @@ class Logarithmic(Schedule):
         # The first step has infinitely many decades behind it: its end is early enough.
         first = self.start if self.start is not None else (end if start == 0.0 else start)
         lowest = max(start, 0.999999 * first)
+        if lowest <= 0.0:
+            return []
         # One index early: the logarithm may round up past a time that is due.
         index = math.floor(self.per_decade * math.log10(lowest))
         times = []

@@ -72,6 +72,8 @@ class Watch:
         rules = self.rules
         if loss < rules.stop_loss:
             return f"stop_loss: R fell below {rules.stop_loss:g} at tau = {now:.6g}"
+        if loss == 0.0 and steps > 0:
+            return f"steady_state: R = 0 at tau = {now:.6g}"
         if now >= rules.t_max:
             return f"t_max: tau = {now:g} reached"
         slope = self._slope(now, loss)

@@ -31,6 +31,7 @@ Answer = TypeVar("Answer")
 MAX_DEATHS = 3
 """A unit of work whose worker has died this often is given up."""
 
+_TRACKER_FILTER = "ignore:resource_tracker:UserWarning"
 _ONE_THREAD = {
     name: "1"
     for name in (
@@ -205,6 +206,11 @@ class _Workers:
     def _start(self) -> ProcessPoolExecutor:
         from loky import ProcessPoolExecutor
 
+        # loky's own tracker cleans up after an interrupt and says so on the terminal; it reads
+        # its warning filters from the environment.
+        filters = os.environ.get("PYTHONWARNINGS", "")
+        if _TRACKER_FILTER not in filters:
+            os.environ["PYTHONWARNINGS"] = f"{filters},{_TRACKER_FILTER}".lstrip(",")
         return ProcessPoolExecutor(
             self.size, initializer=_enter_worker, initargs=(os.getpid(),), env=_ONE_THREAD
         )

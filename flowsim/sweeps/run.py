@@ -139,6 +139,13 @@ def sweep(
         ledger = _Ledger()
         _execute(points, None, workers, progress, len(points), options, ledger)
         return _result(None, points, 0, ledger)
+    if isinstance(experiment, str | os.PathLike) and Path(experiment).resolve() == (
+        Path(output).resolve() / "grid.toml"
+    ):
+        raise ConfigError(
+            f"output = {os.fspath(output)}: the sweep would write its own grid.toml over "
+            f"{os.fspath(experiment)}; choose another folder"
+        )
     folder = SweepFolder(output)
     if not overwrite:
         folder.check(points, own)

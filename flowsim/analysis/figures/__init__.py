@@ -130,6 +130,10 @@ def plot(
             f"output = {str(output)!r}: the suffix {output.suffix!r} names no picture format; "
             "use .png, .pdf or .svg"
         )
+    if data is not None and Path(data).suffix.lower() != ".csv":
+        raise ConfigError(
+            f"data = {str(data)!r}: the plotted numbers are comma-separated; use .csv"
+        )
     known = FIGURES[kind].options()
     problems = [
         f"{name} = {value!r}: the figure {kind!r} has no such option; {_remedy(name, known)}"
