@@ -305,8 +305,8 @@ def test_a_script_needs_no_main_guard(grid_file, tmp_path):
 def long_sweep(grid_file: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
     """Start a sweep of some quick runs and many that never end; wait for the quick ones."""
     text = grid_file.read_text().split("[grid]")[0]
-    text += '[grid]\n"integrate.stop_loss" = [1e-3, 0.0]\nseeds = 2\n'
-    text = text.replace("stop_loss = 1e-3", "steady_slope = 0.0\nt_max = 1e15")
+    text += '[grid]\n"integrate.step" = [0.1, 1e-9]\nseeds = 2\n'
+    text = text.replace("stop_loss = 1e-3", 'stop_loss = 1e-3\nmethod = "gradient-descent"')
     path = tmp_path / "long.toml"
     path.write_text(text)
     out = tmp_path / "out"
@@ -362,7 +362,7 @@ def test_a_killed_sweep_leaves_no_workers_and_continues(grid_file, tmp_path):
     process.kill()
     process.communicate(timeout=30)
     assert gone(process.pid, 10), "workers outlive their parent"
-    text = (tmp_path / "long.toml").read_text().replace("0.0]", "2e-3]")
+    text = (tmp_path / "long.toml").read_text().replace("1e-9]", "0.05]")
     (tmp_path / "long.toml").write_text(text)
     result = fs.sweep(tmp_path / "long.toml", out, workers=1)
     assert (result.n_run, result.n_skipped) == (2, 2)
