@@ -72,7 +72,7 @@ def _fixed_steps(
 ) -> tuple[np.ndarray, np.ndarray]:
     """State and residual after equal steps to tau = ``end``."""
     slopes, work = flow.empty(tableau.stages), flow.empty()
-    states = [flow.copy(flow.initial), flow.empty()]
+    states = [flow.initial.copy(), flow.empty()]
     residual = flow.residual(states[0])
     for step in range(steps):
         point = Point(step * end / steps, states[step % 2], residual)

@@ -180,10 +180,6 @@ class TwoLayerFlow:
         """One state, or a stack of ``n``, uninitialised."""
         return self.kernels.empty(n)
 
-    def copy(self, theta: Array) -> Array:
-        """A state of its own with the same values."""
-        return theta.copy()
-
     def residual(self, theta: Array) -> np.ndarray:
         """e (n,) at ``theta``."""
         self.n_passes += 1
