@@ -12,9 +12,9 @@ import numpy as np
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.scaling import Scaling
-from flowsim.steppers.base import Attempt, Point
+from flowsim.steppers.base import Point
 from flowsim.steppers.controller import PIDController
-from flowsim.steppers.driver import Counters, integrate
+from flowsim.steppers.driver import NoObserver, integrate
 from flowsim.steppers.events import StopRules
 from flowsim.steppers.runge_kutta import EmbeddedPair
 from flowsim.steppers.tableaux.tsit54 import TSIT54
@@ -52,12 +52,6 @@ class _Pair(EmbeddedPair):
         self._controller = PIDController(TSIT54.error_order, p=p, i=i, d=d)
 
 
-class _Nobody:
-    def start(self, point: Point) -> None: ...
-
-    def step(self, before: Point, attempt: Attempt, after: Point, counters: Counters) -> None: ...
-
-
 def count(gains: tuple[float, float, float]) -> tuple[int, int]:
     """Attempts and rejected attempts over all flows."""
     x = np.array([-0.5, -1 / 6, 1 / 6, 0.5])
@@ -68,7 +62,7 @@ def count(gains: tuple[float, float, float]) -> tuple[int, int]:
         flow = TwoLayerFlow(network, inputs, x**2)
         stepper = _Pair(gains, rtol, rtol * math.sqrt(2 * stop_loss))
         rules = StopRules(stop_loss=stop_loss, max_steps=4000)
-        counters = integrate(flow, stepper, rules, _Nobody()).counters
+        counters = integrate(flow, stepper, rules, NoObserver()).counters
         attempts += counters.n_steps + counters.n_rejected
         rejected += counters.n_rejected
     return attempts, rejected

@@ -17,7 +17,7 @@ from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.scaling import Scaling
 from flowsim.steppers.base import Attempt, Point
-from flowsim.steppers.driver import Counters, Outcome, integrate
+from flowsim.steppers.driver import Counters, Observer, Outcome, integrate
 from flowsim.steppers.events import StopRules
 from flowsim.steppers.methods import METHODS, MethodOptions, make_stepper
 from flowsim.steppers.runge_kutta import take_stages
@@ -37,7 +37,7 @@ PAIRS = ("bs32", "dp54", "tsit54", "dop853")
 
 
 @dataclass
-class _Watcher:
+class _Watcher(Observer):
     """Keeps the largest rise of the loss, and whether any w_k . x_i changed its sign."""
 
     flow: TwoLayerFlow

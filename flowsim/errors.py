@@ -31,5 +31,12 @@ class FileFormatError(FlowsimError):
     """A file that is not a flowsim run, is damaged, or is of a newer format."""
 
 
+class StorageError(FlowsimError):
+    """What a run has reached can no longer be saved: a full disk, a vanished folder, a lost lock.
+
+    What was saved before stays readable.
+    """
+
+
 class DataWarning(UserWarning):
     """Data on which the flow is well defined but cannot do what one would expect."""

@@ -7,6 +7,7 @@ import numpy as np
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.scaling import Scaling
+from flowsim.steppers.driver import Observer
 
 PUBLISHED_X = np.array([[-0.5, 1.0], [-1 / 6, 1.0], [1 / 6, 1.0], [0.5, 1.0]])
 PUBLISHED_Y = PUBLISHED_X[:, 0] ** 2
@@ -23,7 +24,7 @@ def make_flow(network=None, x=PUBLISHED_X, y=PUBLISHED_Y, **options):
 
 
 @dataclass
-class Trace:
+class Trace(Observer):
     """An observer that keeps times and losses."""
 
     times: list = field(default_factory=list)

@@ -103,6 +103,12 @@ class Refusing(Stepper):
     def start(self, flow, point):
         pass
 
+    def memory(self):
+        return {}
+
+    def resume(self, flow, point, memory):
+        pass
+
     def attempt(self, flow, point, limit):
         self.step *= 0.5
         return Attempt(self.step, rejection=self.rejection)

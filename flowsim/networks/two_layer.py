@@ -225,8 +225,12 @@ class TwoLayerFlow:
     def tangent_kernel(self, theta: Array) -> TangentKernel:
         """K at ``theta``; the layers in the order of `layers`."""
         self.n_passes += 1
+        return self.make_kernel(np.ascontiguousarray(self.kernels.grams(theta)[::-1]))
+
+    def make_kernel(self, grams: np.ndarray) -> TangentKernel:
+        """K from the Gram matrices of its layers, in the order of `layers`."""
         mobilities = np.array([self.field.input_mobility, self.field.output_mobility])
-        return TangentKernel(self.kernels.grams(theta)[::-1], mobilities)
+        return TangentKernel(grams, mobilities)
 
     def layer_norms(self, theta: Array) -> np.ndarray:
         """Norms of the layers' weights (layers,), all copies."""

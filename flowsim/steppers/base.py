@@ -5,14 +5,15 @@ accepted, where it led, and how to read off the states in between. The loop arou
 events and its recording, is the same for all (`flowsim.steppers.driver`).
 
 A stepper sees a network as a *flow* whose states are opaque: it may allocate them, combine them
-with slopes, ask for residuals, rates, norms and the tangent kernel, and nothing else. It keeps no
-state between steps that is not in its attributes, so a checkpoint is those and the point.
+with slopes, ask for residuals, rates, norms and the tangent kernel, and nothing else. What it
+remembers from one step to the next it gives away as `Stepper.memory`: from the point and that, a
+run continues to the same bits.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -24,6 +25,10 @@ State = Any
 
 class Kernel(Protocol):
     """What a stepper asks of a tangent kernel."""
+
+    @property
+    def grams(self) -> np.ndarray:
+        """All that it is made of, for `Flow.make_kernel`."""
 
     @property
     def largest_rate(self) -> float:
@@ -74,6 +79,9 @@ class Flow(Protocol):
 
     def tangent_kernel(self, theta: State) -> Kernel:
         """K."""
+
+    def make_kernel(self, grams: np.ndarray) -> Kernel:
+        """K from its parts, as `Kernel.grams` has them."""
 
     def layer_norms(self, theta: State) -> np.ndarray:
         """Norm of each layer's weights."""
@@ -135,6 +143,22 @@ class Stepper(ABC):
     @abstractmethod
     def start(self, flow: Flow, point: Point) -> None:
         """Get ready to leave ``point``: buffers, first step. Also called after a restart."""
+
+    @abstractmethod
+    def memory(self) -> dict[str, Any]:
+        """What the next step depends on besides the point it leaves from.
+
+        Numbers, text and arrays by name; valid after `start` and after an accepted attempt. The
+        arrays are never written to afterwards: the loop keeps this from step to step.
+        """
+
+    @abstractmethod
+    def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
+        """Get ready to leave ``point`` like the stepper that had ``memory`` there.
+
+        What can be computed from the point to the same bits need not be in the memory, like the
+        rate of a first-same-as-last pair.
+        """
 
     @abstractmethod
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,6 +64,14 @@ class PIDController:
         largest = 1.0 if self.after_rejection else self.largest
         self.after_rejection = False
         return float(np.clip(factor, self.smallest, largest))
+
+    def memory(self) -> dict[str, Any]:
+        """What a controller that continues in the place of this one must be made with."""
+        return {
+            "last": self.last,
+            "last_but_one": self.last_but_one,
+            "after_rejection": self.after_rejection,
+        }
 
     def rejected(self, error: float) -> float:
         """Factor of the next try after a rejected one. A non-finite error cuts the most."""

@@ -8,27 +8,27 @@ In words::
         if R fell below stop_loss: find where     # on the step's own interpolant
         observer.step(point, attempt, end)        # rows due within the step
         point = end
+        observer.keep(continuation)               # all that the rest of the run depends on
 
-Nothing here depends on the method, the network or the file. Every ending is an `Outcome` with a
-status and a reason, never an exception that loses the run.
+A signal ends the run where it is, even in the middle of an attempt. Nothing here depends on the
+method, the network or the file. Every ending is an `Outcome` with a status and a reason, never an
+exception that loses the run.
 """
 
 from __future__ import annotations
 
 import math
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from types import FrameType
-from typing import Protocol
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 from scipy.optimize import brentq
 
+from flowsim.errors import StorageError
 from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
-from flowsim.steppers.events import ENDINGS, StopRules, Watch
+from flowsim.steppers.events import COMPLETE, ENDINGS, StopRules, Watch
+from flowsim.steppers.interruption import Interrupted, Interruption
 
 _MAX_REJECTIONS = 80
 """In a row. Halving that often leaves a step that no longer moves the time."""
@@ -43,14 +43,53 @@ class Counters:
     n_restarts: int = 0
 
 
+@dataclass(frozen=True)
+class Continuation:
+    """Everything that the rest of a run depends on, between two steps.
+
+    Attributes
+    ----------
+    point : Point
+        Its arrays are valid until two more steps have been accepted.
+    counters : dict
+        `Counters`, and the flow's ``n_rhs`` and ``n_passes``.
+    stepper, watch, observer : dict
+        What each of these remembers: numbers, text, arrays that are not written to.
+    """
+
+    point: Point
+    counters: Mapping[str, int]
+    stepper: Mapping[str, Any]
+    watch: Mapping[str, float]
+    observer: Mapping[str, Any] = field(default_factory=dict)
+
+
 class Observer(Protocol):
-    """What looks on: a recorder, a progress bar."""
+    """What looks on, such as a recorder."""
 
     def start(self, point: Point) -> None:
         """At t = 0; again after a restart, when all that was seen before is void."""
+        return None
+
+    def resume(self, point: Point, memory: Mapping[str, Any]) -> None:
+        """In the place of `start`, where a run continues at ``point``."""
+        return None
 
     def step(self, before: Point, attempt: Attempt, after: Point, counters: Counters) -> None:
         """After an accepted step; ``after`` may lie within it if the run ends there."""
+        return None
+
+    def memory(self) -> dict[str, Any]:
+        """What an observer that continues in the place of this one must know."""
+        return {}
+
+    def keep(self, continuation: Continuation) -> None:
+        """Called where the run could be continued from; the observer may save that."""
+        return None
+
+
+class NoObserver(Observer):
+    """Looks away."""
 
 
 @dataclass
@@ -67,6 +106,9 @@ class Outcome:
     counters : Counters
     last_step : float
         Size of the last attempted step.
+    continuation : Continuation or None
+        Where the run goes on if it is asked for more. At its own end that is before the last
+        step, which may have been cut short. None if it did not get as far as its first step.
     """
 
     status: str
@@ -74,38 +116,18 @@ class Outcome:
     point: Point
     counters: Counters
     last_step: float
+    continuation: Continuation | None = None
 
 
-@contextmanager
-def _interruptible() -> Iterator[list[bool]]:
-    """Turn the first Ctrl-C into a note, so that a step and a row are never cut in half.
-
-    A second one raises KeyboardInterrupt as usual. In threads other than the main one, where
-    Python delivers no signals, nothing is changed.
-    """
-    asked = [False]
-    if threading.current_thread() is not threading.main_thread():
-        yield asked
-        return
-
-    previous = signal.getsignal(signal.SIGINT)
-    if previous is not signal.default_int_handler:  # somebody else's wish, e.g. a worker's
-        yield asked
-        return
-
-    def note(number: int, frame: FrameType | None) -> None:
-        asked[0] = True
-        signal.signal(signal.SIGINT, previous)
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield asked
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-def integrate(flow: Flow, stepper: Stepper, rules: StopRules, observer: Observer) -> Outcome:
-    """Integrate a flow from t = 0 until a rule ends it.
+def integrate(
+    flow: Flow,
+    stepper: Stepper,
+    rules: StopRules,
+    observer: Observer,
+    continuation: Continuation | None = None,
+    interruption: Interruption | None = None,
+) -> Outcome:
+    """Integrate a flow until a rule ends it.
 
     Parameters
     ----------
@@ -113,56 +135,146 @@ def integrate(flow: Flow, stepper: Stepper, rules: StopRules, observer: Observer
     stepper : Stepper
     rules : StopRules
     observer : Observer
+    continuation : Continuation, optional
+        Where to go on; by default the run begins at t = 0. It goes on to the same bits as if it
+        had never been stopped.
+    interruption : Interruption, optional
+        Listens for signals; by default while this function runs.
 
     Returns
     -------
     Outcome
     """
-    counters = Counters()
-    watch = Watch(rules)
-    point = _initial_point(flow)
-    scratch = flow.empty()
-    observer.start(point)
-    step = math.nan
-
-    def outcome(reason: str) -> Outcome:
-        if counters.n_steps and reason.startswith(("max_steps", "max_seconds", "step_too_small")):
-            reason += "; " + _why_small(flow, point, step, counters)
-        status = ENDINGS[reason.partition(":")[0]]
-        return Outcome(status, reason, point, counters, step)
-
-    if not (point.finite and math.isfinite(point.loss)):
-        return outcome("non_finite: the residual at t = 0 is not finite; check data and weights")
-    reason = watch.ending(point.time, point.loss, 0)
-    if reason:
-        return outcome(reason)
-    stepper.start(flow, point)
-    rejected_in_a_row = 0
+    interruption = interruption or Interruption()
     # A step that is far too long overflows; it is rejected as such, and no news to the user.
-    with _interruptible() as asked, np.errstate(over="ignore", invalid="ignore"):
-        while True:
-            attempt = stepper.attempt(flow, point, rules.t_max - point.time)
-            step = attempt.step
-            if attempt.point is not None:
-                before, point = point, _end_of(attempt, point, rules.stop_loss, scratch)
-                rejected_in_a_row = 0
-                counters.n_steps += 1
-                observer.step(before, attempt, point, counters)
-                reason = watch.ending(point.time, point.loss, counters.n_steps)
+    with interruption.listening(), np.errstate(over="ignore", invalid="ignore"):
+        return _Loop(flow, stepper, rules, observer, interruption).run(continuation)
+
+
+class _Loop:
+    """The loop and its present state."""
+
+    def __init__(
+        self,
+        flow: Flow,
+        stepper: Stepper,
+        rules: StopRules,
+        observer: Observer,
+        interruption: Interruption,
+    ) -> None:
+        self.flow, self.stepper, self.rules = flow, stepper, rules
+        self.observer, self.interruption = observer, interruption
+        self.counters = Counters()
+        self.watch = Watch(rules)
+        self.scratch = flow.empty()
+        self.step = math.nan
+        self.kept: Continuation | None = None
+        self.rejected_in_a_row = 0
+
+    def run(self, continuation: Continuation | None) -> Outcome:
+        """Begin or continue, and go on to the end."""
+        try:
+            reason = ""
+            if continuation is None:
+                reason = self._begin()
             else:
-                rejected_in_a_row += 1
-                counters.n_rejected += 1
-                reason = _hopeless(attempt, point, rejected_in_a_row)
-                if attempt.rejection == "restart" and not reason:
-                    counters.n_restarts += 1
-                    point = _initial_point(flow)
-                    watch = Watch(rules, started=watch.started)
-                    stepper.start(flow, point)
-                    observer.start(point)
-            if not reason and asked[0]:
-                reason = f"interrupted: at tau = {point.time:g}, R = {point.loss:.4g}"
-            if reason:
-                return outcome(reason)
+                self._continue(continuation)
+            while not reason:
+                reason = self._advance()
+        except Interrupted:
+            reason = "interrupted"
+        except StorageError as error:
+            reason = f"storage: {error}"
+        return self._outcome(reason)
+
+    def _begin(self) -> str:
+        self.point = _initial_point(self.flow)
+        self.observer.start(self.point)
+        if not (self.point.finite and math.isfinite(self.point.loss)):
+            return "non_finite: the residual at t = 0 is not finite; check data and weights"
+        reason = self.watch.ending(self.point.time, self.point.loss, 0)
+        if not reason:
+            self.stepper.start(self.flow, self.point)
+            self.kept = self._continuation()
+        return reason
+
+    def _continue(self, kept: Continuation) -> None:
+        self.point, self.kept = kept.point, kept
+        self.watch = Watch(self.rules, started=self.watch.started, **kept.watch)
+        self.stepper.resume(self.flow, self.point, kept.stepper)
+        self.observer.resume(self.point, kept.observer)
+        self._set_counters(kept)  # last: what it took to get ready has been counted before
+
+    def _set_counters(self, kept: Continuation) -> None:
+        count = dict(kept.counters)
+        self.flow.n_rhs, self.flow.n_passes = count.pop("n_rhs"), count.pop("n_passes")
+        self.counters = Counters(**count)
+
+    def _continuation(self) -> Continuation:
+        passes = {"n_rhs": self.flow.n_rhs, "n_passes": self.flow.n_passes}
+        return Continuation(
+            point=self.point,
+            counters={**vars(self.counters), **passes},
+            stepper=self.stepper.memory(),
+            watch=self.watch.memory(),
+            observer=self.observer.memory(),
+        )
+
+    def _advance(self) -> str:
+        """Try one step; return the reason to end, or nothing."""
+        attempt = self._attempt()
+        self.step = attempt.step
+        if attempt.point is not None:
+            return self._accept(attempt)
+        self.rejected_in_a_row += 1
+        self.counters.n_rejected += 1
+        reason = _hopeless(attempt, self.point, self.rejected_in_a_row)
+        if attempt.rejection == "restart" and not reason:
+            self._restart()
+        return reason
+
+    def _attempt(self) -> Attempt:
+        try:
+            self.interruption.begin()
+            return self.stepper.attempt(self.flow, self.point, self.rules.t_max - self.point.time)
+        finally:
+            self.interruption.end()
+
+    def _accept(self, attempt: Attempt) -> str:
+        before = self.point
+        after = _end_of(attempt, before, self.rules.stop_loss, self.scratch)
+        self.rejected_in_a_row = 0
+        self.counters.n_steps += 1
+        self.observer.step(before, attempt, after, self.counters)
+        self.point = after
+        reason = self.watch.ending(after.time, after.loss, self.counters.n_steps)
+        if ENDINGS.get(_key(reason)) != COMPLETE:
+            self.kept = self._continuation()
+            self.observer.keep(self.kept)
+        return reason
+
+    def _restart(self) -> None:
+        self.counters.n_restarts += 1
+        self.point = _initial_point(self.flow)
+        self.watch = Watch(self.rules, started=self.watch.started)
+        self.stepper.start(self.flow, self.point)
+        self.observer.start(self.point)
+        self.kept = self._continuation()
+
+    def _outcome(self, reason: str) -> Outcome:
+        if reason == "interrupted":
+            if self.kept is not None:
+                self._set_counters(self.kept)  # without those of the attempt that was given up
+            where = f"at tau = {self.point.time:g}, R = {self.point.loss:.4g}"
+            reason = f"interrupted: {self.interruption.name} {where}"
+        if self.counters.n_steps and _key(reason) in ("max_steps", "max_seconds", "step_too_small"):
+            reason += "; " + _why_small(self.flow, self.point, self.step, self.counters)
+        status = ENDINGS[_key(reason)]
+        return Outcome(status, reason, self.point, self.counters, self.step, self.kept)
+
+
+def _key(reason: str) -> str:
+    return reason.partition(":")[0]
 
 
 def _initial_point(flow: Flow) -> Point:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 COMPLETE, FAILED, PREEMPTED = "complete", "failed", "preempted"
 
@@ -17,6 +18,7 @@ ENDINGS = {
     "step_too_small": FAILED,
     "max_seconds": PREEMPTED,
     "interrupted": PREEMPTED,
+    "storage": PREEMPTED,
 }
 """Status that each reason to stop leads to (DESIGN section 6)."""
 
@@ -63,6 +65,10 @@ class Watch:
     _WINDOW = 1.25
     """A slope is taken over this ratio of times."""
 
+    def memory(self) -> dict[str, Any]:
+        """What a watch that continues in the place of this one must be made with."""
+        return {"marked_time": self.marked_time, "marked_loss": self.marked_loss}
+
     def seconds(self) -> float:
         """Wall-clock seconds since the start."""
         return time.monotonic() - self.started
@@ -84,7 +90,9 @@ class Watch:
             )
         if rules.max_steps is not None and steps >= rules.max_steps:
             return f"max_steps: {steps} steps taken, R = {loss:.4g}"
-        if rules.max_seconds is not None and self.seconds() >= rules.max_seconds:
+        # At least one step: a run that is continued again and again is to arrive some day.
+        over = rules.max_seconds is not None and self.seconds() >= rules.max_seconds
+        if over and steps > 0:
             return f"max_seconds: {rules.max_seconds:g} s are over, R = {loss:.4g}"
         return ""
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -34,6 +35,13 @@ class GradientDescent(Stepper):
         if self.step is None:
             rate = flow.tangent_kernel(point.theta).largest_rate
             self.step = 0.5 / rate if 0.0 < rate < np.inf else 1.0
+
+    def memory(self) -> dict[str, Any]:
+        return {"step": self.step}
+
+    def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
+        self._new, self._spare = flow.empty(), flow.empty()
+        self.step = memory["step"]
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         assert self.step is not None  # set by start

@@ -22,8 +22,8 @@ class Heun(KernelBounded):
     fraction_at_1e3 = 1.0
     change_at_1e3 = 0.015
 
-    def start(self, flow: Flow, point: Point) -> None:
-        super().start(flow, point)
+    def _allocate(self, flow: Flow) -> None:
+        super()._allocate(flow)
         self._slopes = flow.empty(HEUN2.stages)
         self._work = flow.empty()
 

@@ -12,7 +12,8 @@ does, the run has come to rest, in a minimum or with neurons pinned at kinks.
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -77,12 +78,30 @@ class KernelBounded(Stepper):
         return type(self)(0.5 * self.step_fraction, 0.5 * self.max_relative_change)
 
     def start(self, flow: Flow, point: Point) -> None:
-        self._new, self._spare = flow.empty(), flow.empty()
+        self._allocate(flow)
         self._shrink = 1.0
         self._refresh(flow, point)
 
+    def _allocate(self, flow: Flow) -> None:
+        self._new, self._spare = flow.empty(), flow.empty()
+
+    def memory(self) -> dict[str, Any]:
+        return {
+            "shrink": self._shrink,
+            "age": self._age,
+            "drift": self._drift,
+            "sizes": self._sizes,
+            "grams": self._kernel.grams,
+        }
+
+    def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
+        self._allocate(flow)
+        self._shrink, self._age = memory["shrink"], memory["age"]
+        self._drift, self._sizes = memory["drift"], memory["sizes"]
+        self._kernel: Kernel = flow.make_kernel(memory["grams"])
+
     def _refresh(self, flow: Flow, point: Point) -> None:
-        self._kernel: Kernel = flow.tangent_kernel(point.theta)
+        self._kernel = flow.tangent_kernel(point.theta)
         self._sizes = flow.layer_norms(point.theta)
         self._age = 0
         self._drift = 0.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -93,18 +94,31 @@ class EmbeddedPair(Stepper):
         return EmbeddedPair(self.tableau, 0.1 * self.rtol, 0.1 * self.atol, self.first)
 
     def start(self, flow: Flow, point: Point) -> None:
+        self._arrive(flow, point)
+        self._controller = PIDController(self.tableau.error_order)
+        self.step = self.first or first_step(
+            flow, point, self._slopes, self.tableau.order, self._scaled_norm, self._work, np.inf
+        )
+
+    def _arrive(self, flow: Flow, point: Point) -> None:
+        """Make the buffers, and what depends on the point alone."""
         tableau = self.tableau
         self._slopes = flow.empty(tableau.stages + len(tableau.extra_a))
         self._work, self._spare = flow.empty(), flow.empty()
         self._new = flow.empty()
-        self._controller = PIDController(tableau.error_order)
         flow.rate(point.theta, point.residual, self._slopes[0])
         self._sizes = flow.layer_norms(point.theta)
         self._residual_size = self._rms(point.residual)
-        self.step = self.first or first_step(
-            flow, point, self._slopes, tableau.order, self._scaled_norm, self._work, np.inf
-        )
         self._moved = False
+
+    def memory(self) -> dict[str, Any]:
+        return {"step": self.step, **self._controller.memory()}
+
+    def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
+        self._arrive(flow, point)
+        errors = {name: value for name, value in memory.items() if name != "step"}
+        self._controller = PIDController(self.tableau.error_order, **errors)
+        self.step = memory["step"]
 
     @staticmethod
     def _rms(residual: np.ndarray) -> float:

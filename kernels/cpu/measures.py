@@ -93,6 +93,32 @@ def grams(first, last, group, both, scale, x, theta, partial):
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def features(first, last, offset, both, scale, x, theta, values, slopes):
+    """Derivatives of f / kappa with respect to a and, without the factor x, to w.
+
+    Writes sigma(w_k . x_i) to ``values[i, k - offset]`` and a_k sigma'(w_k . x_i) to
+    ``slopes[i, k - offset]``, (n, neurons) float64, for neurons k from ``offset`` on; ``first``
+    and ``last`` count blocks from there.
+    """
+    z = np.empty(BLOCK, theta.dtype)
+    s = np.empty(BLOCK, theta.dtype)
+    ds = np.empty(BLOCK, theta.dtype)
+    for block in range(first, last):
+        column = block * BLOCK
+        start = offset + column
+        size = min(BLOCK, theta.shape[1] - start)
+        output = theta[0, start : start + size]
+        for i in range(x.shape[0]):
+            _preactivation(x[i], theta[1:], start, size, z)
+            call_both(both, z, s, ds, size, scale)
+            row_values = values[i, column : column + size]
+            row_slopes = slopes[i, column : column + size]
+            for k in range(size):
+                row_values[k] = s[k]
+                row_slopes[k] = output[k] * ds[k]
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 def activity(first, last, x, theta, partial):
     """Neurons with w_k . x_i > 0 for every sample and for none, into partial[block]."""
     n = x.shape[0]

@@ -14,6 +14,9 @@ from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any
 
+_WORK_IN_A_SLICE = 1e8
+"""Multiply-adds: a few hundredths of a second, or some tenths with the slowest activation."""
+
 _pools: dict[int, ThreadPoolExecutor] = {}
 # A forked child has none of its parent's threads: it must not wait for them.
 if hasattr(os, "register_at_fork"):
@@ -44,30 +47,45 @@ def one_blas_thread() -> AbstractContextManager[Any]:
     return _libraries().limit(limits=1, user_api="blas")
 
 
-def run_blocks(function: Callable[..., None], n_blocks: int, threads: int, *arguments) -> None:
+def run_blocks(
+    function: Callable[..., None], n_blocks: int, threads: int, work: float, *arguments
+) -> None:
     """Call ``function(first, last, *arguments)`` so that all blocks are covered once.
+
+    Long work is handed out in slices of some tenths of a second, between which Python can attend
+    to signals.
 
     Parameters
     ----------
     function : callable
         Compiled with ``nogil``; works on the blocks first to last (exclusive).
     n_blocks, threads : int
+    work : float
+        Multiply-adds a block.
     arguments
         Passed on as they are.
     """
-    threads = min(threads, n_blocks)
+    slice_ = max(threads, int(threads * _WORK_IN_A_SLICE / work))
+    for first in range(0, n_blocks, slice_):
+        _run_slice(function, first, min(first + slice_, n_blocks), threads, arguments)
+
+
+def _run_slice(
+    function: Callable[..., None], first: int, last: int, threads: int, arguments: tuple
+) -> None:
+    threads = min(threads, last - first)
     if threads <= 1:
-        function(0, n_blocks, *arguments)
+        function(first, last, *arguments)
         return
     if threads not in _pools:
         _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="flowsim-kernel")
-    bounds = [n_blocks * part // threads for part in range(threads + 1)]
+    bounds = [first + (last - first) * part // threads for part in range(threads + 1)]
     waiting: list[Future[None]] = [
         _pools[threads].submit(function, bounds[part], bounds[part + 1], *arguments)
         for part in range(1, threads)
     ]
     try:
-        function(0, bounds[1], *arguments)
+        function(first, bounds[1], *arguments)
     finally:
         # Even when interrupted: no thread may still write into arrays the caller thinks are his.
         for future in waiting:

@@ -14,6 +14,12 @@ from .threads import run_blocks
 _WORK_FOR_THREADS = 400_000
 """Multiply-adds under which a pass ends sooner on one thread than it takes to wake a second."""
 
+_SAMPLES_FOR_BLAS = 64
+"""Samples from which on a Gram matrix is faster by BLAS than by compiled loops."""
+
+_FEATURES = 1 << 20
+"""Numbers in the n x block arrays that BLAS multiplies: some 8 MB."""
+
 _GRAM_GROUP = 64
 """Blocks that share one partial Gram matrix: bounds the memory, and fixes the order of the sum."""
 
@@ -48,8 +54,8 @@ class CpuKernels:
         mobilities = [field.output_mobility] + [field.input_mobility] * self.n_inputs
         self._mobility = np.array(mobilities, self.dtype) * self.dtype.type(-1)
         self._n_blocks = -(-neurons // BLOCK)
-        work = neurons * self.n_samples * (2 * self.n_inputs + 4)
-        self._threads = threads if work > _WORK_FOR_THREADS else 1
+        self._work = float(BLOCK * self.n_samples * (2 * self.n_inputs + 4))
+        self._threads = threads if self._n_blocks * self._work > _WORK_FOR_THREADS else 1
         self._partial = np.empty((self._n_blocks, self.n_samples))
         self._row_partial = np.empty((self._n_blocks, 1 + self.n_inputs))
         self._no_slopes = np.empty((0, 1 + self.n_inputs, neurons), self.dtype)
@@ -76,7 +82,7 @@ class CpuKernels:
         weights = self._no_residual if weights is None else weights.astype(self.dtype)
         n_slopes = len(weights) - (residual is not None) if out is not None else 0
         run_blocks(
-            sweep, self._n_blocks, self._threads,
+            sweep, self._n_blocks, self._threads, self._work,
             self._activation.value, self._activation.both, self._scale,
             self._x, self._mobility, scaled, theta,
             self._no_state if base is None else base,
@@ -128,7 +134,7 @@ class CpuKernels:
     ) -> np.ndarray:
         n_blocks = -(-neurons // BLOCK)
         run_blocks(
-            measures.squared_norms, n_blocks, self._threads,
+            measures.squared_norms, n_blocks, self._threads, self._work,
             theta, self._no_state if reference is None else reference, reference is not None,
             neurons, self._row_partial,
         )  # fmt: skip
@@ -137,25 +143,50 @@ class CpuKernels:
     def squared_combination(self, slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
         run_blocks(
             measures.squared_combination, self._n_blocks, self._threads,
+            float(BLOCK * slopes.shape[1] * len(weights)),
             slopes, weights, len(weights), self._row_partial,
         )  # fmt: skip
         return self._by_layer(self._n_blocks)
 
     def grams(self, theta: np.ndarray) -> np.ndarray:
+        loops = self.n_samples < _SAMPLES_FOR_BLAS
+        both = self._grams_by_loops(theta) if loops else self._grams_by_blas(theta)
+        both *= self.field.multiplier**2
+        both[1] *= self._inner
+        return both
+
+    def _grams_by_loops(self, theta: np.ndarray) -> np.ndarray:
         n = self.n_samples
         n_groups = -(-self._n_blocks // _GRAM_GROUP)
         partial = np.empty((n_groups, 2, n, n))
         run_blocks(
-            measures.grams, n_groups, self._threads,
+            measures.grams, n_groups, self._threads, float(_GRAM_GROUP * BLOCK * n * n),
             _GRAM_GROUP, self._activation.both, self._scale, self._x, theta, partial,
         )  # fmt: skip
-        lower = np.add.reduce(partial, axis=0) * self.field.multiplier**2
-        both = np.tril(lower) + np.swapaxes(np.tril(lower, -1), 1, 2)
-        both[1] *= self._inner
+        lower = np.add.reduce(partial, axis=0)
+        return np.tril(lower) + np.swapaxes(np.tril(lower, -1), 1, 2)
+
+    def _grams_by_blas(self, theta: np.ndarray) -> np.ndarray:
+        """Symmetric rank-k updates, one for each group of neurons, in order."""
+        n = self.n_samples
+        blocks = max(1, _FEATURES // (n * BLOCK))
+        values, slopes = np.empty((2, n, blocks * BLOCK))
+        both = np.zeros((2, n, n))
+        for first in range(0, self._n_blocks, blocks):
+            here = min(blocks, self._n_blocks - first)
+            size = min(here * BLOCK, self.neurons - first * BLOCK)
+            run_blocks(
+                measures.features, here, self._threads, self._work,
+                first * BLOCK, self._activation.both, self._scale, self._x, theta, values, slopes,
+            )  # fmt: skip
+            both[0] += values[:, :size] @ values[:, :size].T
+            both[1] += slopes[:, :size] @ slopes[:, :size].T
         return both
 
     def activity(self, theta: np.ndarray) -> tuple[int, int]:
         partial = np.empty((self._n_blocks, 2), np.int64)
-        run_blocks(measures.activity, self._n_blocks, self._threads, self._x, theta, partial)
+        run_blocks(
+            measures.activity, self._n_blocks, self._threads, self._work, self._x, theta, partial
+        )
         everywhere, nowhere = partial.sum(axis=0)
         return int(everywhere), int(nowhere)
