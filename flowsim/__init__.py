@@ -26,6 +26,7 @@ _LAZY = {
     "FlowsimError": "flowsim.errors",
     "Run": "flowsim.result",
     "Scaling": "flowsim.scaling",
+    "StorageError": "flowsim.errors",
     "SweepResult": "flowsim.sweeps",
     "classify": "flowsim.analysis",
     "load_experiment": "flowsim.config",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from flowsim.errors import DataWarning as DataWarning
     from flowsim.errors import FileFormatError as FileFormatError
     from flowsim.errors import FlowsimError as FlowsimError
+    from flowsim.errors import StorageError as StorageError
     from flowsim.kernels.activations import Activation as Activation
     from flowsim.plotting import plot as plot
     from flowsim.result import Run as Run

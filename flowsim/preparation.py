@@ -15,6 +15,7 @@ from flowsim.data import Dataset, from_arrays
 from flowsim.errors import ConfigError, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.networks.two_layer import TwoLayerNetwork
+from flowsim.recording.places import RunPlaces
 from flowsim.result import Run
 
 Source = str | Path | Mapping[str, Any] | Experiment
@@ -61,15 +62,19 @@ def resolve(
     return resolved, dataset
 
 
-def check_output(output: str | Path | None, overwrite: bool) -> Path | None:
-    """Check that an output may be written.
+def check_output(
+    output: str | Path | None, overwrite: bool, scratch: str | Path | None = None
+) -> RunPlaces | None:
+    """Check that an output may be written; what it holds already is looked at later.
 
     Raises
     ------
     ConfigError
-        If it exists, or its folder does not or is not writable.
+        If it is no place for a run, or its folder does not exist or is not writable.
     """
     if output is None:
+        if scratch is not None:
+            raise ConfigError(f"scratch = {scratch}: a run in memory needs none; remove it")
         return None
     target = Path(output)
     if target.is_dir():
@@ -80,16 +85,17 @@ def check_output(output: str | Path | None, overwrite: bool) -> Path | None:
         raise ConfigError(
             f"output = {target}: exists and is no run file; remove it yourself or use another name"
         )
-    if target.exists() and not overwrite:
-        raise ConfigError(
-            f"output = {target}: exists already; use --overwrite (overwrite=True) or another name"
-        )
-    folder = target.parent
+    _check_folder("output", target, target.parent)
+    if scratch is not None:
+        _check_folder("scratch", Path(scratch), Path(scratch))
+    return RunPlaces(target, None if scratch is None else Path(scratch))
+
+
+def _check_folder(key: str, path: Path, folder: Path) -> None:
     if not folder.is_dir():
-        raise ConfigError(f"output = {target}: there is no folder {folder}; create it first")
-    if not os.access(folder, os.W_OK):
-        raise ConfigError(f"output = {target}: the folder {folder} is not writable; choose another")
-    return target
+        raise ConfigError(f"{key} = {path}: there is no folder {folder}; create it first")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigError(f"{key} = {path}: the folder {folder} is not writable; choose another")
 
 
 _STATES = 6

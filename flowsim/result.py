@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from flowsim.errors import ConfigError, FlowsimError
+from flowsim.errors import ConfigError
 from flowsim.kernels.activations import ACTIVATIONS, Activation
+from flowsim.recording.hdf5 import file_image
+from flowsim.recording.places import put
 from flowsim.recording.reader import RunFile
 from flowsim.scaling import Scaling
 
@@ -17,13 +19,11 @@ class Run(RunFile):
 
     Parameters
     ----------
-    source : path or bytes
-        A file, or the image of one.
+    source : path or RunContents
+        A file, or a run that was kept in memory.
+    member : int, optional
+        Which run of an ensemble.
     """
-
-    def __init__(self, source: str | Path | bytes) -> None:
-        super().__init__(source)
-        self._image = source if isinstance(source, bytes) else None
 
     @property
     def scaling(self) -> Scaling:
@@ -31,32 +31,20 @@ class Run(RunFile):
         read = self.attributes
         return Scaling(int(read["width"]), read["gamma"], read["gamma_prime"], float(read["beta2"]))
 
-    def file_image(self) -> bytes:
-        """The whole file as bytes (`Run` opens them again)."""
-        return self._image if self._image is not None else Path(self.path).read_bytes()
-
-    @classmethod
-    def from_image(cls, image: bytes) -> Run:
-        """Open the bytes of a file."""
-        return cls(image)
-
     def save(self, path: str | Path, overwrite: bool = False) -> None:
-        """Write the file of a run that was kept in memory.
+        """Write the run to a file of its own, whole or not at all.
 
         Raises
         ------
         ConfigError
             If there is such a file and ``overwrite`` is not set.
-        FlowsimError
+        StorageError
             If it cannot be written.
         """
         path = Path(path)
         if path.exists() and not overwrite:
             raise ConfigError(f"path = {path}: exists already; pass overwrite=True")
-        try:
-            path.write_bytes(self.file_image())
-        except OSError as error:
-            raise FlowsimError(f"path = {path}: cannot be written ({error.strerror})") from error
+        put(path, file_image(self.contents()))
 
     def weights(
         self, t: float | None = None, normalisation: str = "normalised"

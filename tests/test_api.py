@@ -133,7 +133,7 @@ def test_groups_and_attributes_of_the_file(tmp_path):
     simulate(output=path, record=record, x_test=[0.0, 0.1], y_test=[0.0, 0.01])
     with h5py.File(path) as file:
         assert file.attrs["format"] == "flowsim/1"
-        assert file.attrs["status"] == "complete"
+        assert file.attrs["status"] == b"complete"  # of a fixed size: rewritten in place
         assert json.loads(file.attrs["versions"])["flowsim"] == fs.__version__
         assert file["observables/relative_change"].dims[1].label in ("", "layer")
         rows = len(file["observables/time"])
@@ -358,8 +358,10 @@ def test_backends_agree():
 def test_the_output_is_checked_first(tmp_path):
     simulate(output=tmp_path / "run.h5")
     before = (tmp_path / "run.h5").read_bytes()
-    with pytest.raises(ConfigError, match=r"run.h5: exists already; use --overwrite"):
-        simulate(output=tmp_path / "run.h5")
+    with pytest.raises(
+        ConfigError, match=r"run.h5: holds another run .network.seed differs.*--over"
+    ):
+        simulate(output=tmp_path / "run.h5", seed=1)
     assert (tmp_path / "run.h5").read_bytes() == before
     simulate(output=tmp_path / "run.h5", overwrite=True, seed=1)
     other = tmp_path / "experiment.toml"

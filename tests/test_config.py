@@ -88,6 +88,9 @@ def test_defaults():
             "snapshots": {"schedule": "log", "per_decade": 2.0, "dtype": "float32"},
             "kernel": {"schedule": "none"},
             "separate": {},
+            "flush": {"seconds": 10.0, "rows": 4096},
+            "checkpoint": {"seconds": 60.0},
+            "compression": "none",
         },
     }  # fmt: skip
 
@@ -387,3 +390,26 @@ def test_experiment_is_frozen_and_finite():
     with pytest.raises(ValueError, match="frozen"):
         experiment.network.width = 3
     assert math.isfinite(experiment.integrate.steady_min_time)
+
+
+def test_what_says_when_a_file_is_written_changes_no_hash():
+    plain = load_experiment(minimal())
+    for key, value in {
+        "record.flush.seconds": 1.0,
+        "record.checkpoint.seconds": 1.0,
+        "record.compression": "gzip",
+        "integrate.threads": 1,
+        "integrate.max_seconds": 1.0,
+    }.items():
+        assert plain.with_overrides({key: value}).hash() == plain.hash()
+    longer = plain.with_overrides({"integrate.stop_loss": 1e-7, "integrate.t_max": 10.0})
+    assert longer.hash() != plain.hash()
+    assert longer.trajectory_hash() == plain.trajectory_hash()
+    assert plain.with_overrides({"network.seed": 1}).trajectory_hash() != plain.trajectory_hash()
+
+
+def test_the_names_of_compressions_are_those_of_the_file_layout():
+    from flowsim.config.sections import COMPRESSIONS
+    from flowsim.recording import hdf5
+
+    assert tuple(hdf5.COMPRESSIONS) == COMPRESSIONS

@@ -1,4 +1,4 @@
-"""The command line: ``flowsim run | sweep | classify | plot | info``.
+"""The command line: ``flowsim run | sweep | classify | plot | info | repair | export``.
 
 Nothing but click is imported before a command is carried out, so that help is immediate.
 """
@@ -13,8 +13,9 @@ from typing import TextIO
 
 import click
 
-from flowsim.cli.commands import cli
-from flowsim.errors import ConfigError, DataWarning, FlowsimError
+from flowsim.cli import files as files  # registers its commands
+from flowsim.cli.commands import EXIT_STORAGE, cli
+from flowsim.errors import ConfigError, DataWarning, FlowsimError, StorageError
 
 EXIT_COMPLETE = 0
 EXIT_FAILED = 1
@@ -34,7 +35,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     -------
     int
         0 done; 1 a run failed (its file is kept); 2 bad input, told in one line a problem on
-        standard error; 130 stopped by Ctrl-C. A fault of flowsim itself gives 1 as well.
+        standard error; 74 what was reached cannot be saved; 75 a run was stopped by a signal or
+        a time limit and can be continued; 130 stopped by Ctrl-C. A fault of flowsim itself gives
+        1 as well.
     """
     try:
         with warnings.catch_warnings():
@@ -50,6 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else EXIT_COMPLETE
     except ConfigError as error:
         return _fail(error.problems)
+    except StorageError as error:
+        _fail([str(error)])
+        return EXIT_STORAGE
     except FlowsimError as error:
         return _fail([str(error)])
     except click.exceptions.NoArgsIsHelpError as error:

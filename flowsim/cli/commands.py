@@ -8,6 +8,10 @@ from typing import Any
 
 import click
 
+EXIT_STORAGE = 74
+EXIT_CONTINUE = 75
+"""As in sysexits.h: EX_IOERR, and EX_TEMPFAIL, which batch systems can be told to requeue."""
+
 _OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 _OUTPUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 _INPUT_FILE = click.Path(path_type=Path)
@@ -67,6 +71,19 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing 
 @_set_option
 @_overwrite_option
 @click.option(
+    "--resume", type=click.Choice(["auto", "never", "must"]), default="auto", show_default=True,
+    help="Where the output holds this very run, go on with it; or refuse to; or insist on it.",
+)  # fmt: skip
+@click.option(
+    "--max-hours", type=click.FloatRange(min=0.0, min_open=True),
+    help="Save a checkpoint and stop after this time, with exit code 75.",
+)  # fmt: skip
+@click.option("--no-lock", is_flag=True, help="For file systems on which locks do not work.")
+@click.option(
+    "--scratch", metavar="FOLDER", type=_OUTPUT_FOLDER,
+    help="Let the file grow on this local disk, and copy it at each checkpoint.",
+)  # fmt: skip
+@click.option(
     "--estimate-error", is_flag=True,
     help="Run again with half the step (or a tenth of rtol) and report what changes.",
 )  # fmt: skip
@@ -77,33 +94,51 @@ def run(
     output: Path,
     overrides: tuple[str, ...],
     overwrite: bool,
+    resume: str,
+    max_hours: float | None,
+    no_lock: bool,
+    scratch: Path | None,
     estimate_error: bool,
     threads: int | None,
     quiet: bool,
 ) -> int:
     """Integrate the network described in the file EXPERIMENT.
 
+    The same command starts a run and continues one that was stopped; a finished run goes on if it
+    is asked for more (a lower stop_loss, a larger t_max).
+
     Exit code 0: complete; 1: the numbers failed (the file is kept and says why); 2: bad input;
-    130: stopped by Ctrl-C (what was reached is kept).
+    74: the disk is full or gone (what was saved is kept); 75: stopped by a signal or a time limit,
+    the same command continues it.
     """
     from flowsim.config import load_experiment
 
     more = [f"integrate.threads={threads}"] if threads is not None else []
     more += ["integrate.estimate_error=true"] if estimate_error else []
+    more += [f"integrate.max_seconds={3600.0 * max_hours}"] if max_hours is not None else []
     resolved = load_experiment(experiment, [*overrides, *more])
 
-    from flowsim.api import simulate
+    from flowsim.api import run_experiment
     from flowsim.cli.report import run_summary
 
-    with simulate(resolved, output=output, overwrite=overwrite, progress=not quiet) as result:
+    result, _ = run_experiment(
+        resolved,
+        output,
+        overwrite=overwrite,
+        resume=resume,
+        lock=not no_lock,
+        scratch=scratch,
+        progress=not quiet,
+    )
+    with result:
         status, reason = result.status, result.stop_reason
         if not quiet:
             click.echo(run_summary(result, output))
     if quiet and status != "complete":
         click.echo(f"{output}: {status}, {reason}", err=True)
-    if reason.startswith("interrupted"):
-        return 130
-    return 1 if status == "failed" else 0
+    if reason.startswith("storage"):
+        return EXIT_STORAGE
+    return {"complete": 0, "failed": 1}.get(status, EXIT_CONTINUE)
 
 
 @cli.command()
@@ -123,9 +158,11 @@ def sweep(
 ) -> int:
     """Carry out every experiment of the grid in the file GRID.
 
-    Runs that are finished in the output folder are not carried out again: the same command
-    continues a sweep that was stopped.
+    Runs that are finished in the output folder are not carried out again, and one that was stopped
+    goes on where it was: the same command continues a sweep. Exit code 1: some runs failed; 130:
+    stopped by Ctrl-C; 75: by another signal.
     """
+    from flowsim.sweeps import SweepStopped
     from flowsim.sweeps import sweep as carry_out_sweep
 
     try:
@@ -137,20 +174,21 @@ def sweep(
             overwrite=overwrite,
             progress=not quiet,
         )
-    except KeyboardInterrupt:
+    except SweepStopped as stopped:
         click.echo(
             f"interrupted: finished runs are kept in {output}; "
             "the same command (without --overwrite) continues",
             err=True,
         )
-        return 130
+        return 130 if stopped.signal == "SIGINT" else EXIT_CONTINUE
 
     from flowsim.cli.report import sweep_summary
 
     if not quiet:
         click.echo(sweep_summary(result))
     for identity, reason in result.failed:
-        click.echo(f"{output}/runs/{identity}.h5: {reason}", err=True)
+        point, _, seed = identity.partition("-")
+        click.echo(f"{output}/runs/{point}.h5, seed {seed}: {reason}", err=True)
     return 1 if result.failed else 0
 
 
@@ -216,14 +254,3 @@ def _figure_options(settings: tuple[str, ...]) -> dict[str, Any]:
         except tomllib.TOMLDecodeError:
             options[name.strip()] = text
     return options
-
-
-@cli.command()
-@click.argument("path", metavar="RUN", type=_INPUT_FILE)
-def info(path: Path) -> None:
-    """Show what a run file holds: how it ended, network, counters, results, versions."""
-    from flowsim.cli.report import info as describe
-    from flowsim.recording.reader import open_run
-
-    with open_run(path) as result:
-        click.echo(describe(result))

@@ -14,7 +14,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from flowsim.analysis import Classification, LayerVerdict
-    from flowsim.recording.reader import RunFile
+    from flowsim.recording.reader import Ensemble, RunFile
     from flowsim.sweeps import SweepResult
 
 _WIDE = 200
@@ -147,9 +147,35 @@ def _notes(result: Classification) -> Iterator[str]:
         yield f"skipped: {name}: {reason}"
 
 
-def info(run: RunFile) -> str:
-    """Return what a run file holds, a line a subject."""
-    return "\n".join(f"{subject:<20}{text}" for subject, text in _info_rows(run))
+def info(run: RunFile) -> tuple[str, bool]:
+    """Return what a run file holds, a line a subject, and whether all of it can be read."""
+    problems = run.verify()
+    rows = [*_info_rows(run), *_integrity(problems, run.status == "running")]
+    return "\n".join(f"{subject:<20}{text}" for subject, text in rows), not problems
+
+
+def _integrity(problems: list[str], growing: bool = False) -> Iterator[tuple[str, str]]:
+    if not problems:
+        sums = "checksums of what grows come at the end" if growing else "checksums match"
+        yield "integrity", f"every array read, {sums}"
+    for problem in problems:
+        yield "DAMAGED", problem
+
+
+def ensemble_info(runs: Ensemble[Any]) -> tuple[str, bool]:
+    """Return what an ensemble file holds, a line a run, and whether all of it can be read."""
+    lines = [f"{'file':<20}{runs.path} ({runs.attributes.get('format')}, ensemble of {len(runs)})"]
+    problems = []
+    for member, run in enumerate(runs):
+        problems += run.verify()
+        change = _by_layer(run, "relative_change")
+        lines.append(
+            f"{f'run {member}':<20}seed {run.seed}, {run.state}, {run.stop_reason.split(';')[0]}; "
+            f"relative change: {change}"
+        )
+    lines.append(f"{'':<20}--member K shows one of them in full")
+    lines += [f"{subject:<20}{text}" for subject, text in _integrity(problems)]
+    return "\n".join(lines), not problems
 
 
 def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
@@ -164,8 +190,9 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
         )
 
     yield "file", f"{run.path} ({attributes.get('format')}, created {attributes.get('created')})"
-    yield "status", str(run.status)
-    yield "stop reason", str(run.stop_reason)
+    yield "state", _state(run)
+    if run.stop_reason:
+        yield "stop reason", str(run.stop_reason)
     yield (
         "network",
         f"{attributes.get('network')}, "
@@ -183,8 +210,17 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
     names |= {"n_passes": "passes"}
     counts = [f"{label} {_count(run, name)}" for name, label in names.items()]
     yield "counters", ", ".join([*counts, f"{_number(_last(run, 'wall_seconds'))} s"])
-    yield "rows", f"{_length(run.observables)} of observables, {_length(run.snapshots)} snapshots"
+    rows = f"{_length(run.observables)} of observables, {_length(run.snapshots)} snapshots"
+    yield "rows", f"{rows}, {run.n_bytes:,} bytes"
     yield "versions", _versions(attributes.get("versions"))
+
+
+def _state(run: RunFile) -> str:
+    if run.state == "running":
+        return f"running, written by {run.writer}"
+    if run.state == "killed":
+        return "killed; `flowsim run` continues it, `flowsim repair` makes an ordinary file of it"
+    return str(run.status)
 
 
 def _length(group: Mapping[str, np.ndarray]) -> int:

@@ -25,8 +25,24 @@ from flowsim.errors import ConfigError, DataWarning
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.scaling import Scaling
 
-_NOT_HASHED = ("threads", "max_seconds")
-"""Keys of ``[integrate]`` that never change a number."""
+NOT_HASHED = (
+    "integrate.threads",
+    "integrate.max_seconds",
+    "record.flush",
+    "record.checkpoint",
+    "record.compression",
+)
+"""Keys that never change a number."""
+
+STOP_RULES = {
+    "stop_loss": -1,
+    "t_max": 1,
+    "max_steps": 1,
+    "steady_slope": -1,
+    "steady_min_time": 1,
+}
+"""Keys of ``[integrate]`` that end a run without changing its path, with the direction in which
+the run goes on for longer: 1 up, -1 down. Left out means no limit."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +78,32 @@ class Experiment:
     def hash(self) -> str:
         """Return the SHA-256 (hexadecimal) of all that determines the numbers of a run.
 
-        Threads and the wall-time budget do not. A data file enters with its content, not its path.
+        Threads and the wall-time budget do not, nor when and how a file is written. A data file
+        enters with its content, not its path.
 
         Raises
         ------
         ConfigError
             If the data file cannot be read.
         """
+        return self._hash(NOT_HASHED)
+
+    def trajectory_hash(self) -> str:
+        """Return the same without what says when the run ends: a run can be asked for more.
+
+        Raises
+        ------
+        ConfigError
+            If the data file cannot be read.
+        """
+        ends = [f"integrate.{key}" for key in (*STOP_RULES, "estimate_error")]
+        return self._hash((*NOT_HASHED, *ends))
+
+    def _hash(self, left_out: Iterable[str]) -> str:
         sections = self.to_dict()
-        for key in _NOT_HASHED:
-            sections["integrate"].pop(key, None)
+        for key in left_out:
+            section, _, name = key.partition(".")
+            sections[section].pop(name, None)
         if isinstance(self.data, File):
             sections["data"]["path"] = _file_digest(self.data.path)
         text = json.dumps(sections, sort_keys=True, separators=(",", ":"))

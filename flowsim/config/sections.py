@@ -163,6 +163,23 @@ class SnapshotSchedule(Schedule):
     dtype: Annotated[str, one_of(DTYPES)] = "float32"
 
 
+class Flush(Section):
+    """When rows go to the file: after so many seconds, or so many rows."""
+
+    seconds: NonNegative = 10.0
+    rows: Count = 4096
+
+
+class CheckpointEvery(Section):
+    """When it is saved where the run can be continued from."""
+
+    seconds: NonNegative = 60.0
+
+
+COMPRESSIONS = ("none", "lzf", "gzip")
+"""Compression of large rows in the file."""
+
+
 class Record(Section):
     """``[record]``: what is saved, and when."""
 
@@ -170,3 +187,6 @@ class Record(Section):
     snapshots: SnapshotSchedule = SnapshotSchedule()
     kernel: Schedule = Schedule(schedule="none")
     separate: dict[str, Schedule] = Field(default_factory=dict)
+    flush: Flush = Flush()
+    checkpoint: CheckpointEvery = CheckpointEvery()
+    compression: Annotated[str, one_of(COMPRESSIONS)] = "none"

@@ -44,13 +44,44 @@ def load_grid(source: Any, overrides: Overrides = ()) -> tuple[dict[str, Any], d
     ConfigError
         If the file cannot be read, or the grid is no table.
     """
+    if not isinstance(overrides, str | Mapping):
+        overrides = list(overrides)
     base, problems = read_sections(source, overrides)
     grid = base.pop("grid", {})
     if not isinstance(grid, dict):
         problems.append(f'grid = {show(grid)}: must be a table, such as "scaling.gamma" = [1, 2]')
+        grid = {}
+    axes = dict(_dotted(grid))
+    problems += overrides_without_effect(overrides, axes)
     if problems:
         raise ConfigError(problems)
-    return base, dict(_dotted(grid))
+    return base, axes
+
+
+def overrides_without_effect(overrides: Overrides, axes: Mapping[str, Any]) -> list[str]:
+    """Return a problem for each override of what a grid lists: its points have their own values.
+
+    Parameters
+    ----------
+    overrides : mapping or sequence of str
+        See `load_experiment`.
+    axes : mapping
+        The grid, by dotted key.
+    """
+    problems = []
+    for parts, value in _parse_overrides(overrides, []):
+        key = ".".join(parts)
+        listed = [axis for axis in axes if key == axis or key.startswith(f"{axis}.")]
+        if key == "network.seed" and isinstance(axes.get("seeds"), list):
+            listed.append("seeds")
+        if value is None or not listed:
+            continue
+        name = listed[0] if listed[0] == "seeds" else f'"{listed[0]}"'
+        problems.append(
+            f"{show_key(parts)} = {show(value)}: the grid lists {listed[0]}, whose values would "
+            f"replace this one; change the list, --set 'grid.{name}=[{show(value)}]'"
+        )
+    return problems
 
 
 def read_sections(source: Any, overrides: Overrides = ()) -> tuple[dict[str, Any], list[str]]:
@@ -155,18 +186,37 @@ def _make_paths_absolute(sections: dict[str, Any], folder: Path) -> None:
         grid["data.path"] = [absolute(path) for path in grid["data.path"]]
 
 
-def _parse_overrides(overrides: Overrides, problems: list[str]) -> Iterator[tuple[str, Any]]:
+def _parse_overrides(
+    overrides: Overrides, problems: list[str]
+) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Yield the parts of every key, and its value."""
     if isinstance(overrides, str):
         overrides = [overrides]
     if isinstance(overrides, Mapping):
-        yield from ((key, _plain(value)) for key, value in overrides.items())
+        yield from ((_split(key), _plain(value)) for key, value in overrides.items())
         return
     for text in overrides:
         key, equals, value = text.partition("=")
         if equals and key.strip():
-            yield key.strip(), _parse_value(value.strip())
+            yield _split(key.strip()), _parse_value(value.strip())
         else:
             problems.append(f"{show(text)}: must be key=value, such as scaling.gamma=1.2")
+
+
+def _split(key: str) -> tuple[str, ...]:
+    """Split a dotted key; a part may be quoted as in TOML, ``grid."network.width"``."""
+    if '"' in key or "'" in key:
+        try:
+            table: Any = tomllib.loads(f"{key} = 0")
+        except (ValueError, RecursionError):
+            return tuple(key.split("."))  # which nobody knows, and the answer will say so
+        parts = []
+        while isinstance(table, dict) and len(table) == 1:
+            ((part, table),) = table.items()
+            parts.append(part)
+        if not isinstance(table, dict):
+            return tuple(parts)
+    return tuple(key.split("."))
 
 
 def _parse_value(text: str) -> Any:
@@ -178,9 +228,9 @@ def _parse_value(text: str) -> Any:
     return _plain(table["value"]) if len(table) == 1 else text
 
 
-def _set(sections: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key, or remove it if the value is None."""
-    *path, last = key.split(".")
+def _set(sections: dict[str, Any], key: tuple[str, ...], value: Any) -> None:
+    """Set a key, given by its parts, or remove it if the value is None."""
+    *path, last = key
     table = sections
     for depth, part in enumerate(path):
         entry = table.setdefault(part, {})

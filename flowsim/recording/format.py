@@ -4,8 +4,8 @@
 place             contents
 ================  ========================================================================
 attributes        format, format_version, status, stop_reason, config (resolved TOML),
-                  config_hash, seed, versions, hardware, backend, dtype, method, created,
-                  convention, and the numbers of the scaling at this width
+                  config_hash, fingerprint, seed, versions, hardware, backend, dtype, method,
+                  created, convention, and the numbers of the scaling at this width
 /observables      time (time,) = tau; step, loss, residual (time, sample), relative_change
                   (time, layer), norm (time, layer), dt, counters, ...
 /series_NAME      one observable with a schedule of its own: time, NAME
@@ -14,16 +14,26 @@ attributes        format, format_version, status, stop_reason, config (resolved 
 /kernel           time_kernel; eigenvalues (time_kernel, mode), distance
 /data             x (sample, input), y (sample,); x_test, y_test
 /final            weights in float64, residual, loss, time, relative_change (layer,),
-                  sup_relative_change (layer,), counters; error estimates if asked for
+                  sup_relative_change (layer,), counters; error estimates if asked for. NaN as
+                  long as the run has not come to an end: it counts once its time is a number
 ================  ========================================================================
 
-Weights are in normalised variables: unit-normal initial values. Every axis has a dimension scale.
+Weights are in normalised variables: unit-normal initial values. Every axis has a dimension scale,
+every array ``units`` and ``long_name``. Rows of a group that lie beyond its times do not count.
+Arrays have a ``checksum`` (see `flowsim.recording.hdf5`) once the run has ended.
+
+An ensemble has attribute ``layout`` = "ensemble" and a leading axis ``run`` in every array but
+those of /data; what differs between its runs and is an attribute of a single run is an array
+(run,) of that name at the root. ``n_rows`` (run,) of each group tells how many rows of a run
+count; the others are NaN, or -1 in arrays of integers.
+
+Versions: 1 had no checksums and no ensembles; 2 is the present one.
 """
 
 from __future__ import annotations
 
 FORMAT = "flowsim/1"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 CONVENTION = (
     "f(x) = (1/alpha) sum_k a_k sigma(w_k.x), R = 1/(2n) sum_i e_i^2, d theta/dt = -grad R; "

@@ -10,7 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from flowsim.recording.checkpoint import Checkpoint, save_checkpoint
 from flowsim.recording.observables import Frame, Observable
+from flowsim.recording.places import RunPlaces
 from flowsim.recording.schedules import Schedule
 from flowsim.recording.writer import RunWriter
 
@@ -29,7 +31,7 @@ class KernelProbe:
     """Spectrum of K and its distance from the one at t = 0, |K - K(0)| / |K(0)| (Frobenius)."""
 
     def __init__(self) -> None:
-        self._first: np.ndarray | None = None
+        self._first: np.ndarray | None = None  # of the run's beginning, wherever it is continued
         self._latest: tuple[Frame | None, Any] = (None, None)
 
     def _kernel(self, frame: Frame) -> Any:
@@ -40,7 +42,7 @@ class KernelProbe:
     def _distance(self, frame: Frame) -> float:
         matrix = self._kernel(frame).matrix
         if self._first is None:
-            self._first = matrix
+            self._first = frame.flow.tangent_kernel(frame.flow.initial).matrix
         size = float(np.linalg.norm(self._first))
         return float(np.linalg.norm(matrix - self._first)) / size if size > 0.0 else 0.0
 
@@ -75,6 +77,7 @@ def parameter_observables(
 class Recorder:
     """Watches a run (`flowsim.steppers.driver.Observer`) and writes the rows that are due.
 
+    Every now and then it saves where the run can be continued from.
     Rows between two steps are read off the step's own interpolant: no schedule changes a step.
 
     Parameters
@@ -82,6 +85,8 @@ class Recorder:
     flow : object
     writer : RunWriter
     plans : sequence of SeriesPlan
+    fingerprint : str
+        Of the run, for its checkpoints.
     test_residual : callable, optional
         See `Frame`.
     progress : callable, optional
@@ -93,6 +98,7 @@ class Recorder:
         flow: Any,
         writer: RunWriter,
         plans: Sequence[SeriesPlan],
+        fingerprint: str = "",
         test_residual: Callable[[Any], np.ndarray] | None = None,
         progress: Callable[..., None] | None = None,
     ) -> None:
@@ -101,7 +107,8 @@ class Recorder:
         self._plans = plans
         self._test_residual = test_residual
         self._progress = progress
-        self._started = time.monotonic()
+        self._fingerprint = fingerprint
+        self._started = self._first_moment = self._last_checkpoint = time.monotonic()
         self._scratch: Any = None
         self._last: dict[str, float] = {}
         self.sup_relative_change = np.zeros(0)
@@ -138,15 +145,76 @@ class Recorder:
         frame = self._frame(0.0, point.theta, point.residual, 0.0, 0, 0)
         self.sup_relative_change = self._flow.relative_change(point.theta)
         if self._scratch is None:
-            self._scratch = self._flow.empty()
-            for plan in self._plans:
-                samples = [observable.sample(frame) for observable in plan.observables]
-                self._writer.add_series(
-                    plan.group, plan.time_name, plan.observables, [np.shape(s) for s in samples]
-                )
+            self._add_series(frame)
+            if self._writer.growing:
+                # A file without a checkpoint: the run begins anew, and comes to the same rows.
+                self._writer.resume({plan.group: 0 for plan in self._plans})
         else:
             self._writer.clear_series()
         self._record(frame, self._plans)
+
+    def _add_series(self, frame: Frame) -> None:
+        self._scratch = self._flow.empty()
+        for plan in self._plans:
+            samples = [observable.sample(frame) for observable in plan.observables]
+            self._writer.add_series(
+                plan.group, plan.time_name, plan.observables, [np.shape(s) for s in samples]
+            )
+
+    def resume(self, point: Any, memory: Mapping[str, Any]) -> None:
+        """Go on with the rows where they were at ``point``."""
+        with self._uncounted():
+            self._add_series(self._frame(point.time, point.theta, point.residual, 0.0, 0, 0))
+        self._writer.resume(memory["rows"])
+        self._last = dict(memory["last"])
+        self.sup_relative_change = np.asarray(memory["sup_relative_change"])
+        self._started -= memory["seconds"]
+
+    def memory(self) -> dict[str, Any]:
+        """What the rows to come depend on."""
+        return {
+            "rows": self._writer.rows,
+            "last": dict(self._last),
+            "sup_relative_change": self.sup_relative_change,
+            "seconds": time.monotonic() - self._started,
+        }
+
+    def keep(self, continuation: Any) -> None:
+        """Save rows, and where the run can be continued from, if it is time for that."""
+        self._writer.commit_if_due()
+        since = time.monotonic() - self._last_checkpoint
+        if since >= self._writer.cadence.checkpoint_seconds:
+            self.save_checkpoint(continuation)
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether the run has lasted long enough to have been saved."""
+        return self._last_checkpoint > self._first_moment
+
+    def save_checkpoint(self, continuation: Any) -> None:
+        """Save all rows so far and where the run can be continued from."""
+        places = self._writer.places
+        if places is None:
+            return
+        self._writer.commit()
+        self._writer.publish()
+        self.write_checkpoint(places, continuation)
+
+    def write_checkpoint(self, places: RunPlaces, continuation: Any) -> None:
+        """Save where the run can be continued from, its rows being safe already."""
+        point = continuation.point
+        contents = {
+            "time": point.time,
+            "theta": np.asarray(point.theta),
+            "residual": point.residual,
+            "counters": continuation.counters,
+            "stepper": continuation.stepper,
+            "watch": continuation.watch,
+            "observer": continuation.observer,
+        }
+        rows = continuation.observer["rows"]
+        save_checkpoint(places, Checkpoint(self._fingerprint, rows, contents))
+        self._last_checkpoint = time.monotonic()
 
     def step(self, before: Any, attempt: Any, after: Any, counters: Any) -> None:
         """Record what is due in (before, after]."""

@@ -1,0 +1,201 @@
+"""Whether a run begins anew, goes on where it was, or is finished already.
+
+Looks at what is beside the output (see `flowsim.recording.places`) and prepares the growing file.
+The caller holds the run's lock.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from flowsim.config import Experiment
+from flowsim.config.experiment import NOT_HASHED, STOP_RULES
+from flowsim.errors import ConfigError, FileFormatError
+from flowsim.recording.checkpoint import Checkpoint, load_checkpoints
+from flowsim.recording.hdf5 import write_attributes
+from flowsim.recording.opening import read_attributes
+from flowsim.recording.places import RunPlaces, copy, rename, unfinished
+from flowsim.recording.reader import RunFile
+from flowsim.recording.superblock import clear_flags
+
+RESUME = ("never", "auto", "must")
+"""Whether a run may, and whether it must, go on where an earlier one was."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a run begins.
+
+    Attributes
+    ----------
+    finished : bool
+        There is nothing to do.
+    growing : bool
+        There is a growing file with rows of this run.
+    checkpoint : Checkpoint or None
+        Where to go on; None for t = 0.
+    """
+
+    finished: bool = False
+    growing: bool = False
+    checkpoint: Checkpoint | None = None
+
+
+def find_start(
+    places: RunPlaces, experiment: Experiment, fingerprint: str, resume: str, overwrite: bool
+) -> Start:
+    """Find out how a run begins, and make its growing file ready.
+
+    Parameters
+    ----------
+    places : RunPlaces
+    experiment : Experiment
+    fingerprint : str
+        Of all that determines the path of the run, whenever it ends.
+    resume : str
+        One of `RESUME`.
+    overwrite : bool
+        Whatever is there may go.
+
+    Raises
+    ------
+    ConfigError
+        If the output holds something that this run must not touch, or nothing to be continued.
+    """
+    if overwrite:
+        places.clear()
+        return Start()
+    found = next((path for path in (places.part, places.target) if path.exists()), None)
+    if found is None:
+        if resume == "must":
+            raise ConfigError(
+                f"output = {places.target}: there is no run to continue; leave out --resume must"
+            )
+        places.clear()
+        return Start()
+    if resume == "never":
+        raise _exists(places, found)
+    try:
+        stored = _Stored.read(found)
+    except FileFormatError as error:
+        raise _exists(places, found) from error
+    if "fingerprint" not in stored.attributes:
+        raise _exists(places, found)
+    if stored.attributes["fingerprint"] != fingerprint:
+        raise ConfigError(
+            f"output = {places.target}: holds another run ({_difference(stored, experiment)}); "
+            "use --overwrite (overwrite=True) or another name"
+        )
+    asked_again = stored.attributes.get("config_hash") == experiment.hash()
+    if not asked_again:
+        _check_goes_on(places, stored.config, experiment)
+    finished = found == places.target and stored.status in ("complete", "failed")
+    if finished and asked_again:
+        return Start(finished=True)
+    checkpoint = _usable_checkpoint(places, fingerprint, stored)
+    if not asked_again or finished:
+        # The last rows may be those of an end that is no longer one: back to the checkpoint.
+        if checkpoint is None:
+            return Start()
+        _ask_for_more(found, places, checkpoint, experiment)
+        if found == places.target and not finished:
+            found.unlink()
+    elif found == places.target and places.scratch is None:
+        rename(found, places.growing)
+    elif found != places.growing:
+        copy(found, places.growing)
+    return Start(growing=True, checkpoint=checkpoint)
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """What a file says of its run."""
+
+    attributes: Mapping[str, Any]
+    config: Mapping[str, Any]
+    status: str
+    rows: Mapping[str, int]
+
+    @classmethod
+    def read(cls, path: Path) -> _Stored:
+        with RunFile(path) as run:
+            rows = {}
+            for name in run.groups:
+                group = run.group(name)
+                times = [key for key in group if key.startswith("time")]
+                if times and group[times[0]].ndim == 1:
+                    rows[name] = len(group[times[0]])
+            return cls(run.attributes, run.config, run.status, rows)
+
+
+def _exists(places: RunPlaces, found: Path) -> ConfigError:
+    what = "exists already" if found == places.target else f"{found.name} is beside it"
+    return ConfigError(
+        f"output = {places.target}: {what}; use --overwrite (overwrite=True) or another name"
+    )
+
+
+def _usable_checkpoint(places: RunPlaces, fingerprint: str, stored: _Stored) -> Checkpoint | None:
+    """The latest checkpoint of this run whose rows are all in the file."""
+    for checkpoint in load_checkpoints(places):
+        saved = all(stored.rows.get(name, 0) >= rows for name, rows in checkpoint.rows.items())
+        if checkpoint.fingerprint == fingerprint and saved:
+            return checkpoint
+    return None
+
+
+def _flat(sections: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in sections.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _difference(stored: _Stored, experiment: Experiment) -> str:
+    """A key in which two experiments differ that may not differ."""
+    before, now = dict(_flat(stored.config)), dict(_flat(experiment.to_dict()))
+    free = (*NOT_HASHED, *(f"integrate.{key}" for key in (*STOP_RULES, "estimate_error")))
+    for key in sorted({*before, *now}):
+        if not key.startswith(free) and before.get(key) != now.get(key):
+            return f"{key} differs"
+    return "its data, initial weights or functions differ"
+
+
+def _check_goes_on(places: RunPlaces, before: Mapping[str, Any], experiment: Experiment) -> None:
+    """Refuse an end that may lie before the one that the run has reached."""
+    old, new = before.get("integrate", {}), experiment.to_dict()["integrate"]
+    for key, direction in STOP_RULES.items():
+        unlimited = direction * math.inf
+        if direction * (new.get(key, unlimited)) < direction * (old.get(key, unlimited)):
+            raise ConfigError(
+                f"output = {places.target}: holds a run that was to go further (integrate.{key} = "
+                f"{old.get(key, 'none')}); use --overwrite (overwrite=True) or another name"
+            )
+
+
+def _ask_for_more(
+    found: Path, places: RunPlaces, checkpoint: Checkpoint, experiment: Experiment
+) -> None:
+    """Make a growing file of what a run had at its checkpoint, with another end in its config."""
+    work = unfinished(unfinished(places.growing))
+    copy(found, work)
+    clear_flags(work)
+    with h5py.File(work, "r+", libver=("v110", "v110"), locking=False) as file:
+        for name, rows in checkpoint.rows.items():
+            for dataset in file[name].values():
+                if dataset.maxshape[:1] == (None,):
+                    dataset.resize(rows, axis=0)
+        attributes = read_attributes(str(found), file)
+        config = {"config": experiment.to_toml(), "config_hash": experiment.hash()}
+        write_attributes(file, {**attributes, **config})
+    with open(work, "rb+") as synced:
+        os.fsync(synced.fileno())
+    rename(work, places.growing)

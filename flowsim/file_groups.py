@@ -1,0 +1,165 @@
+"""What a run's file holds besides its rows: attributes, ``/data`` and ``/final``."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+
+import flowsim
+from flowsim.config import Experiment
+from flowsim.data import Dataset
+from flowsim.kernels.cpu.threads import usable_cores
+from flowsim.networks.two_layer import TwoLayerFlow
+from flowsim.preparation import scalar_targets
+from flowsim.recording.contents import Array, GroupContents
+from flowsim.recording.format import CONVENTION, LAYERS
+from flowsim.steppers.base import Point
+from flowsim.steppers.driver import Counters
+
+
+def attributes(experiment: Experiment, flow: TwoLayerFlow, method: str) -> dict[str, Any]:
+    """Everything one wants to know before opening a group.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    flow : TwoLayerFlow
+    method : str
+        With ``auto`` resolved.
+    """
+    scaling = flow.network.scaling
+    numbers = ("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2")
+    return {
+        "config": experiment.to_toml(),
+        "config_hash": experiment.hash(),
+        "seed": flow.network.seed,
+        "versions": json.dumps(_versions()),
+        "hardware": json.dumps(_hardware(flow.threads)),
+        "backend": flow.backend,
+        "dtype": str(flow.dtype),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "convention": CONVENTION,
+        "network": experiment.network.kind,
+        "method": method,
+        "width": scaling.width,
+        "n_samples": flow.n_samples,
+        "n_inputs": flow.field.x.shape[1],
+        "activation": experiment.network.activation,
+        "antisymmetric": flow.network.antisymmetric,
+        **{name: getattr(scaling, name) for name in numbers},
+    }
+
+
+def data_group(dataset: Dataset) -> GroupContents:
+    """Inputs and targets."""
+    arrays = {
+        "x": Array(dataset.x, ("sample", "input"), "inputs, bias coordinate included"),
+        "y": Array(scalar_targets(dataset.y, "y"), ("sample",), "targets", "y"),
+    }
+    if dataset.x_test is not None and dataset.y_test is not None:
+        arrays["x_test"] = Array(dataset.x_test, ("test_sample", "input"), "inputs of the test set")
+        y_test = scalar_targets(dataset.y_test, "y_test")
+        arrays["y_test"] = Array(y_test, ("test_sample",), "targets of the test set", "y")
+    return GroupContents(arrays, attributes={"bias": dataset.bias})
+
+
+def final_group(
+    flow: TwoLayerFlow,
+    point: Point,
+    counters: Counters,
+    sup_relative_change: np.ndarray,
+    estimate: Mapping[str, Array],
+) -> GroupContents:
+    """The end of a run.
+
+    Parameters
+    ----------
+    flow, point, counters
+    sup_relative_change : (layers,) array
+        Over the recorded rows.
+    estimate : mapping
+        See `estimate_arrays`; empty if none was asked for.
+    """
+    change = flow.relative_change(point.theta)
+    rd = "RD = |theta(t) - theta(0)| / |theta(0)| of each group of weights"
+    layers = ("layer",)
+    arrays = {
+        name: Array(
+            values.astype(np.float64),
+            flow.parameter_dims[name],
+            f"{name.replace('_', ' ')} at the end, normalised",
+        )
+        for name, values in flow.parameters(point.theta).items()
+    }
+    arrays |= {
+        "time": Array(np.array(point.time), (), "tau at the end", "tau"),
+        "loss": Array(np.array(point.loss), (), "R = 1/(2n) sum_i e_i^2", "y^2"),
+        "residual": Array(point.residual, ("sample",), "e_i = f(x_i) - y_i", "y"),
+        "relative_change": Array(change, layers, rd),
+        "sup_relative_change": Array(
+            sup_relative_change, layers, "largest RD of the recorded rows"
+        ),
+        "n_steps": Array(np.array(counters.n_steps), (), "accepted steps"),
+        "n_rejected": Array(np.array(counters.n_rejected), (), "rejected steps"),
+        "n_restarts": Array(np.array(counters.n_restarts), (), "restarts from t = 0"),
+    }
+    return GroupContents({**arrays, **estimate})
+
+
+def final_template(flow: TwoLayerFlow, estimated: bool) -> GroupContents:
+    """The end of a run that has not ended: the same arrays, NaN where they hold real numbers."""
+    unknown = np.full(len(LAYERS), np.nan)
+    nothing = Point(math.nan, flow.initial, np.full(flow.n_samples, np.nan))
+    estimate = estimate_arrays(unknown, math.nan) if estimated else {}
+    group = final_group(flow, nothing, Counters(), unknown, estimate)
+    for array in group.arrays.values():
+        if array.values.dtype.kind == "f":
+            array.values[...] = np.nan
+    return group
+
+
+def estimate_arrays(relative_change: np.ndarray, outputs: float) -> dict[str, Array]:
+    """Estimated errors, as arrays of ``/final``.
+
+    Parameters
+    ----------
+    relative_change : (layers,) array
+        Relative errors of RD.
+    outputs : float
+        Largest error of f(x_i).
+    """
+    return {
+        "error_relative_change": Array(
+            relative_change, ("layer",), "estimated relative error of RD"
+        ),
+        "error_outputs": Array(
+            np.array(outputs), (), "estimated error of f(x_i), the largest", "y"
+        ),
+    }
+
+
+def _hardware(threads: int) -> dict[str, Any]:
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cores": usable_cores(),
+        "threads": threads,
+    }
+
+
+def _versions() -> dict[str, str]:
+    import h5py
+    import numba
+    import scipy
+
+    modules = (flowsim, np, scipy, numba, h5py)
+    return {
+        "python": platform.python_version(),
+        **{module.__name__: module.__version__ for module in modules},
+    }

@@ -1,0 +1,223 @@
+"""How contents are laid out in HDF5: chunks, filters, dimension scales, checksums.
+
+* Arrays that do not grow are contiguous; arrays that grow by small rows have chunks of many rows.
+  Both carry a checksum (attribute ``checksum``), written when the run ends.
+* Arrays that grow by large rows have chunks within one row, each written once, with HDF5's own
+  Fletcher checksum and, if asked for, compression. Chunks that are written again as they fill up
+  must have neither: a process killed in the middle of a write would take earlier rows with it.
+
+Every object is created before the first row is written, so that the file can be in SWMR mode
+(single writer, multiple readers) from then on: whatever happens to the process, what was flushed
+can be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from flowsim.recording.contents import Array, GroupContents, RunContents
+from flowsim.recording.format import LAYERS
+
+ROWS_IN_CHUNK = 256
+"""Rows of a small array in one chunk."""
+
+_LARGE_ROW = 64
+"""Numbers in a row from which on a chunk holds (a part of) one row only."""
+
+_LARGEST_CHUNK = 1 << 22
+"""Bytes."""
+
+CHECKSUM = "checksum"
+ATTRIBUTES_CHECKSUM = "attributes_checksum"
+_CHECKSUM_TYPE = h5py.string_dtype("utf-8", 32)
+_TEXT = {"status": h5py.string_dtype("utf-8", 16), "stop_reason": h5py.string_dtype("utf-8", 480)}
+"""Attributes that change while a run lasts have a fixed size: they are rewritten in place."""
+
+COMPRESSIONS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "lzf": {"compression": "lzf", "shuffle": True},
+    "gzip": {"compression": "gzip", "compression_opts": 1, "shuffle": True},
+}
+"""Filters by name; they apply to large rows."""
+
+
+def create_file(path: Path | None) -> h5py.File:
+    """Create a file that can go into SWMR mode; in memory without a path.
+
+    Locks are flowsim's own (`flowsim.recording.lock`): HDF5's fail on network file systems.
+    """
+    options = {"libver": ("v110", "v110"), "track_order": True}
+    if path is None:
+        return h5py.File.in_memory(**options)
+    return h5py.File(path, "w", locking=False, **options)
+
+
+def file_image(contents: RunContents, compression: str = "none") -> bytes:
+    """Return the bytes of a file with these contents."""
+    with create_file(None) as file:
+        write_contents(file, contents, compression)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def write_contents(file: h5py.File, contents: RunContents, compression: str = "none") -> None:
+    """Write all attributes and groups; checksums of finished arrays included."""
+    write_attributes(file, contents.attributes)
+    for name, group in contents.groups.items():
+        write_group(file, name, group, compression)
+
+
+def write_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Write attributes of a file; those in `_TEXT` so that they can be rewritten in place.
+
+    HDF5 keeps texts of any length in a place that it does not check: all others are checked by a
+    checksum of their own.
+    """
+    file.attrs[ATTRIBUTES_CHECKSUM] = attributes_checksum(attributes)
+    for name, value in attributes.items():
+        if name in _TEXT:
+            file.attrs.create(name, _cut(value, _TEXT[name]), dtype=_TEXT[name])
+        else:
+            file.attrs[name] = value
+
+
+def attributes_checksum(attributes: Mapping[str, Any]) -> str:
+    """Checksum of all attributes but those that change while a run lasts."""
+    fixed = {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in attributes.items()
+        if name not in (*_TEXT, ATTRIBUTES_CHECKSUM)
+    }
+    text = json.dumps(fixed, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+def set_text(file: h5py.File, name: str, value: str) -> None:
+    """Rewrite a text attribute in place, which is allowed in SWMR mode."""
+    file.attrs.modify(name, _cut(value, _TEXT[name]))
+
+
+def _cut(text: str, dtype: np.dtype) -> str:
+    """Shorten a text to what fits, without cutting a character in half."""
+    return text.encode()[: dtype.itemsize].decode(errors="ignore")
+
+
+def write_group(
+    file: h5py.File,
+    name: str,
+    contents: GroupContents,
+    compression: str = "none",
+    sealed: bool = True,
+) -> h5py.Group:
+    """Create a group with its arrays and axes.
+
+    Parameters
+    ----------
+    file, name, contents
+        The name ``/`` stands for the file itself.
+    compression : str
+        One of `COMPRESSIONS`.
+    sealed : bool
+        The values are final: write their checksums. Otherwise room is left for them, see
+        `set_checksum`.
+    """
+    group = file if name == "/" else file.create_group(name, track_order=True)
+    for key, value in contents.attributes.items():
+        group.attrs[key] = value
+    for key, array in contents.arrays.items():
+        growing = bool(contents.time_name) or _is_large_ensemble(array)
+        dataset = _create_dataset(group, key, array, growing, compression)
+        if key == contents.time_name:
+            dataset.make_scale(key)
+        else:
+            _name_axes(group, dataset, array.dims)
+        dataset.attrs["units"] = array.units
+        dataset.attrs["long_name"] = array.long_name or key.replace("_", " ")
+        if dataset.fletcher32:
+            continue
+        value = checksum(array.values) if sealed else ""
+        dataset.attrs.create(CHECKSUM, value, dtype=_CHECKSUM_TYPE)
+    return group
+
+
+def _is_large_ensemble(array: Array) -> bool:
+    """Whether single runs are to be read from an array without checking those of all others."""
+    return array.dims[:1] == ("run",) and array.values.nbytes > _LARGEST_CHUNK
+
+
+def _create_dataset(
+    group: h5py.Group, name: str, array: Array, growing: bool, compression: str
+) -> h5py.Dataset:
+    values = np.asarray(array.values)
+    if values.dtype.kind in "OU":
+        return group.create_dataset(name, data=values.astype(object), dtype=h5py.string_dtype())
+    if not growing:
+        return _create_fixed(group, name, values)
+    shape = values.shape[1:]
+    options: dict[str, Any] = {"maxshape": (None, *shape)}
+    if 0 in shape:
+        return group.create_dataset(name, data=values, chunks=True, **options)
+    item = int(np.prod(shape, dtype=np.int64))
+    if item < _LARGE_ROW:
+        return group.create_dataset(name, data=values, chunks=(ROWS_IN_CHUNK, *shape), **options)
+    parts = -(-item * values.itemsize // _LARGEST_CHUNK)
+    chunk = (1, *shape[:-1], -(-shape[-1] // parts))
+    options |= {"fletcher32": True, **COMPRESSIONS[compression]}
+    return group.create_dataset(name, data=values, chunks=chunk, **options)
+
+
+def _create_fixed(group: h5py.Group, name: str, values: np.ndarray) -> h5py.Dataset:
+    """Create a contiguous dataset, its space allocated from the start.
+
+    A full disk cannot keep the end of a run from being written.
+    """
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    kind = h5py.h5t.py_create(values.dtype, logical=True)
+    space = (
+        h5py.h5s.create_simple(values.shape) if values.shape else h5py.h5s.create(h5py.h5s.SCALAR)
+    )
+    dataset = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, properties))
+    if values.size:
+        dataset[...] = values
+    return dataset
+
+
+def _name_axes(group: h5py.Group, dataset: h5py.Dataset, dims: tuple[str, ...]) -> None:
+    """Attach a dimension scale to every axis, making those that are missing."""
+    for axis, dim in enumerate(dims):
+        home = group.file if dim == "run" else group
+        if dim not in home:
+            size = dataset.shape[axis]
+            if dim == "layer":
+                scale = home.create_dataset(dim, data=list(LAYERS), dtype=h5py.string_dtype())
+                scale.make_scale(dim)
+            else:
+                # netCDF's mark of an axis without coordinate values; takes no space.
+                scale = home.create_dataset(dim, shape=(size,), dtype="float32")
+                scale.make_scale(f"This is a netCDF dimension but not a netCDF variable. {size:9d}")
+        dataset.dims[axis].attach_scale(home[dim])
+
+
+def checksum(values: np.ndarray) -> str:
+    """Checksum of an array's values (BLAKE2b, 128 bits), as in the attribute ``checksum``."""
+    values = np.asarray(values)
+    if values.dtype.kind in "OU":
+        values = np.frombuffer("\0".join(map(str, values.ravel().tolist())).encode(), np.uint8)
+    content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
+    return hashlib.blake2b(content.data, digest_size=16).hexdigest()
+
+
+def set_checksum(dataset: h5py.Dataset) -> None:
+    """Write the checksum of a dataset as it is now; possible in SWMR mode."""
+    if CHECKSUM in dataset.attrs:
+        text = h5py.check_string_dtype(dataset.dtype) is not None
+        values = dataset.asstr()[...] if text else dataset[...]
+        dataset.attrs.modify(CHECKSUM, checksum(np.asarray(values)))

@@ -1,0 +1,146 @@
+"""Where the files of a run are: the run itself and those beside it while it lasts.
+
+====================  =============================================================
+``run.h5``            the run, once it has come to an end or has been preempted
+``run.h5.part``       while it grows
+``run.h5.checkpoint`` where it can be continued from; ``.previous`` the one before
+``run.h5.lock``       held by the process that writes it
+``*~``                about to be renamed to one of these; of no value if left over
+====================  =============================================================
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from flowsim.errors import StorageError
+from flowsim.recording.format import PARTIAL_SUFFIX
+
+
+@dataclass(frozen=True)
+class RunPlaces:
+    """The files of one run.
+
+    Parameters
+    ----------
+    target : Path
+        ``run.h5``.
+    scratch : Path, optional
+        Folder on a local disk in which the run grows, for targets on network file systems. It is
+        copied to ``run.h5.part`` beside the target at each checkpoint.
+    """
+
+    target: Path
+    scratch: Path | None = None
+
+    def _beside(self, suffix: str) -> Path:
+        return self.target.with_name(self.target.name + suffix)
+
+    @property
+    def part(self) -> Path:
+        """Beside the target: the growing file, or its latest copy."""
+        return self._beside(PARTIAL_SUFFIX)
+
+    @property
+    def growing(self) -> Path:
+        """The file that is written to: `part`, or one on the scratch disk."""
+        if self.scratch is None:
+            return self.part
+        mark = hashlib.sha256(str(self.target.absolute()).encode()).hexdigest()[:8]
+        return self.scratch / f"{self.target.name}-{mark}{PARTIAL_SUFFIX}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The latest checkpoint."""
+        return self._beside(".checkpoint")
+
+    @property
+    def previous(self) -> Path:
+        """The checkpoint before the latest."""
+        return self._beside(".checkpoint.previous")
+
+    @property
+    def lock(self) -> Path:
+        """The lock of the run."""
+        return self._beside(".lock")
+
+    @classmethod
+    def of(cls, path: str | Path) -> RunPlaces:
+        """The places of a run, from its name or that of its unfinished file."""
+        path = Path(path)
+        name = path.name.removesuffix(PARTIAL_SUFFIX)
+        return cls(path.with_name(name) if name else path)
+
+    def clear(self, keep_target: bool = True) -> None:
+        """Remove everything but the run itself and the lock."""
+        files = [self.part, self.growing, self.checkpoint, self.previous]
+        for path in files if keep_target else [*files, self.target]:
+            path.unlink(missing_ok=True)
+            unfinished(path).unlink(missing_ok=True)
+        unfinished(self.target).unlink(missing_ok=True)
+
+
+def unfinished(path: Path) -> Path:
+    """The name under which a file is prepared before it is renamed to ``path``."""
+    return path.with_name(path.name + "~")
+
+
+def put(path: Path, image: bytes) -> None:
+    """Write a whole file: it is there entirely or not at all, whatever happens meanwhile.
+
+    Raises
+    ------
+    StorageError
+    """
+    work = unfinished(path)
+    try:
+        with open(work, "wb") as file:
+            file.write(image)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(work, path)
+    except OSError as error:
+        work.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copy a file; the copy is there entirely or not at all.
+
+    Raises
+    ------
+    StorageError
+    """
+    work = unfinished(path)
+    try:
+        shutil.copyfile(source, work)
+        with open(work, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(work, path)
+    except OSError as error:
+        work.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def rename(source: Path, path: Path) -> None:
+    """Give a file its final name.
+
+    Raises
+    ------
+    StorageError
+    """
+    try:
+        os.replace(source, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> StorageError:
+    """The error for a file that the system does not let us write."""
+    return StorageError(
+        f"{path}: cannot be written ({error.strerror or error}); mend that and run it again"
+    )

@@ -1,0 +1,93 @@
+"""The first bytes of an HDF5 file, where it says whether somebody has it open for writing.
+
+A process that is killed leaves that flag set, and HDF5 then opens the file only as one that is
+being written (SWMR). The flag is cleared by a process that holds the run's lock, and by nothing
+else. Layout: HDF5 file format specification, superblock versions 2 and 3.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
+_VERSIONS = (2, 3)
+_FLAGS = 11
+_CHECKSUM = 44
+_SIZE = 48
+_MASK = 0xFFFFFFFF
+
+
+def read_flags(path: str | Path) -> int | None:
+    """The consistency flags: 0 for a file that was closed; None if this is no such file.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        head = file.read(_SIZE)
+    return head[_FLAGS] if _is_known(head) else None
+
+
+def clear_flags(path: str | Path) -> None:
+    """Say that nobody is writing the file; the caller knows that.
+
+    Parameters
+    ----------
+    path : path
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read or written.
+    """
+    with open(path, "rb+") as file:
+        head = bytearray(file.read(_SIZE))
+        if not _is_known(head) or head[_FLAGS] == 0:
+            return
+        head[_FLAGS] = 0
+        struct.pack_into("<I", head, _CHECKSUM, lookup3(bytes(head[:_CHECKSUM])))
+        file.seek(0)
+        file.write(head)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_known(head: bytes | bytearray) -> bool:
+    # Offsets of 8 bytes, as in every file flowsim writes: the fields lie where we look for them.
+    return len(head) == _SIZE and head[:8] == _SIGNATURE and head[8] in _VERSIONS and head[9] == 8
+
+
+def _rotate(value: int, by: int) -> int:
+    return ((value << by) | (value >> (32 - by))) & _MASK
+
+
+def lookup3(content: bytes) -> int:
+    """Bob Jenkins' hash lookup3 (little-endian, initial value 0), HDF5's checksum of metadata."""
+    a = b = c = (0xDEADBEEF + len(content)) & _MASK
+    position = 0
+    while len(content) - position > 12:
+        words = struct.unpack_from("<III", content, position)
+        a, b, c = (a + words[0]) & _MASK, (b + words[1]) & _MASK, (c + words[2]) & _MASK
+        for by in (4, 6, 8, 16, 19, 4):
+            a = ((a - c) & _MASK) ^ _rotate(c, by)
+            c = (c + b) & _MASK
+            a, b, c = b, c, a
+        position += 12
+    rest = content[position:]
+    if not rest:
+        return c
+    words = struct.unpack("<III", rest.ljust(12, b"\0"))
+    a, b, c = (a + words[0]) & _MASK, (b + words[1]) & _MASK, (c + words[2]) & _MASK
+    for by in (14, 11, 25, 16, 4, 14, 24):
+        c = ((c ^ b) - _rotate(b, by)) & _MASK
+        a, b, c = b, c, a
+    # Seven rounds have turned the roles once round and one further.
+    return b

@@ -1,0 +1,54 @@
+"""Runs killed, stopped and starved; the long form is ``python -m benchmarks durability``."""
+
+import pytest
+
+from benchmarks import durability, killing
+
+SHORT = {"integrate.max_steps": 250}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """An experiment, the same run undisturbed, and how long that took."""
+
+    def carry_out(**overrides):
+        experiment = killing.configuration(**SHORT, **overrides)
+        whole = tmp_path_factory.mktemp("whole") / "run.h5"
+        return experiment, whole, durability.undisturbed(experiment, whole)
+
+    return carry_out
+
+
+@pytest.mark.parametrize("compression", ["none", "gzip"])
+def test_killed_anywhere_nothing_committed_is_lost_and_it_continues(
+    undisturbed, tmp_path, compression
+):
+    experiment, whole, seconds = undisturbed(**{"record.compression": compression})
+    for moment in killing.vary(7, 0.1 * seconds, seconds, 3):
+        tally = durability.kill(experiment, whole, tmp_path, moment, small=compression == "gzip")
+        assert not tally.problems
+
+
+def test_sigterm_is_answered_and_the_run_continues(undisturbed, tmp_path):
+    experiment, whole, seconds = undisturbed()
+    for moment in killing.vary(8, 0.0, 0.5 * seconds, 2):
+        tally = durability.stop(experiment, whole, tmp_path, moment)
+        assert not tally.problems
+
+
+def test_a_full_disk_costs_nothing_that_was_committed(undisturbed, tmp_path):
+    experiment, whole, _ = undisturbed(**{"record.snapshots.every": 2})
+    limited, fed = tmp_path / "limited", tmp_path / "fed"
+    limited.mkdir()
+    fed.mkdir()
+    for share in (0.3, 0.7):
+        size = int(share * whole.stat().st_size)
+        tally = durability.starve(experiment, whole, fed, limited, file_size=size)
+        assert not tally.problems
+
+
+def test_the_comparison_sees_a_difference(undisturbed, tmp_path):
+    _, whole, _ = undisturbed()
+    _, other, _ = undisturbed(**{"network.seed": 1})
+    assert "observables/loss" in killing.same_run(whole, other)
+    assert "attribute seed" in killing.same_run(whole, other)

@@ -1,0 +1,66 @@
+"""The table of the file format lists what files hold, and nothing else."""
+
+import re
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+import flowsim as fs
+
+TABLE = Path(__file__).parents[1] / "flowsim" / "recording" / "FORMAT.md"
+
+
+def documented():
+    rows = {}
+    for line in TABLE.read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) == 6 and cells[1].startswith("`"):
+            rows[cells[0], cells[1].strip("`")] = tuple(cells[2:5])
+    return rows
+
+
+def test_every_array_is_in_the_table_with_its_axes_type_and_units(tmp_path):
+    x = np.linspace(-1.0, 1.0, 5)
+    record = {
+        "kernel": {"schedule": "log", "per_decade": 3},
+        "separate": {"norm": {"schedule": "steps", "every": 3}},
+    }
+    for separate in ({}, record["separate"]):
+        fs.simulate(
+            network={"width": 40, "antisymmetric": True},
+            scaling={"gamma": 1.0, "gamma_prime": 0.0},
+            integrate={"estimate_error": True},
+            record=record | {"separate": separate},
+            x=x,
+            y=x**2,
+            x_test=x,
+            y_test=x,
+            output=tmp_path / "run.h5",
+            overwrite=True,
+        )
+        rows, found = documented(), {}
+        with fs.open(tmp_path / "run.h5") as run:
+            for name in run.groups:
+                for key in run.group(name):
+                    array = run.group(name).array(key)
+                    axes = ", ".join(array.dims) or "scalar"
+                    found[f"/{name}", key] = axes, str(array.values.dtype), array.units
+        if not separate:
+            assert found == {key: row for key, row in rows.items() if "NAME" not in key[0]}
+        else:
+            assert ("/series_norm", "norm") in found and ("/series_norm", "time") in found
+
+
+def test_every_attribute_is_in_the_table(tmp_path):
+    fs.simulate(
+        network={"width": 10},
+        scaling={"gamma": 1.0, "gamma_prime": 0.0},
+        x=[0.0, 1.0],
+        y=[0.0, 1.0],
+        output=tmp_path / "run.h5",
+    )
+    text = TABLE.read_text(encoding="utf-8")
+    with h5py.File(tmp_path / "run.h5") as file:
+        missing = [name for name in file.attrs if f"`{name}`" not in text]
+    assert not missing
