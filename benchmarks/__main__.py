@@ -10,11 +10,13 @@ BENCHMARKS = {
     "invariants": "conserved quantities, monotone loss, orders of the tableaux",
     "rhs": "nanoseconds a neuron of the kernels",
     "controllers": "attempts of rival step-size controllers",
+    "recording": "what saving costs: plain, recorded, with checkpoints",
+    "durability": "runs killed, stopped and starved at random moments (half an hour)",
     "reference": "make the frozen references that are missing (minutes)",
 }
 """Modules of this package, each with ``main(quick)``, and what they measure."""
 
-NOT_BY_DEFAULT = ("reference",)
+NOT_BY_DEFAULT = ("reference", "durability")
 
 
 def main() -> None:
@@ -25,7 +27,9 @@ def main() -> None:
         description=f"Benchmarks of flowsim:\n{listing}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("name", nargs="?", choices=BENCHMARKS, help="all but reference by default")
+    parser.add_argument(
+        "name", nargs="?", choices=BENCHMARKS, help="all but reference and durability by default"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="a small part, printed and not written"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsim.analysis import plot as draw
+from flowsim.recording.reader import open_runs
 from flowsim.result import Run
 
 if TYPE_CHECKING:
@@ -27,6 +28,6 @@ def plot(
     """
     if isinstance(source, str | os.PathLike) and os.path.isfile(source):
         # The figures read files and know nothing of networks; a Run brings its own predict.
-        with Run(os.fspath(source)) as run:
-            return draw(kind, run, output, data, **options)
+        with open_runs(os.fspath(source), Run) as runs:
+            return draw(kind, runs, output, data, **options)
     return draw(kind, source, output, data, **options)

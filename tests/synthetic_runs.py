@@ -198,6 +198,24 @@ def make_sweep(
     return folder
 
 
+def put_together(folder: str | Path, into: str | Path) -> Path:
+    """Put the runs of `make_sweep` that differ in their seed only into ensembles, as sweeps do."""
+    from flowsim.recording.ensemble import write_ensemble
+    from flowsim.recording.reader import open_run
+
+    points: dict[str, list[Any]] = {}
+    for path in sorted((Path(folder) / "runs").glob("*.h5")):
+        with open_run(path) as run:
+            contents = run.contents()
+        contents.attributes["format_version"] = 2
+        points.setdefault(path.stem.rpartition("_s")[0], []).append(contents)
+    runs = Path(into) / "runs"
+    runs.mkdir(parents=True)
+    for name, members in points.items():
+        write_ensemble(runs / f"{name}.h5", members)
+    return Path(into)
+
+
 def _root(
     file: h5py.File,
     config: dict[str, dict[str, Any]],

@@ -5,12 +5,12 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from synthetic_runs import make_sweep, write_run
+from synthetic_runs import make_sweep, put_together, write_run
 
 from flowsim.analysis import FIGURES, classify, plot
 from flowsim.analysis.figures import features, function, loss, phase, rd, style
 from flowsim.errors import ConfigError, FlowsimError
-from flowsim.recording.reader import open_run
+from flowsim.recording.reader import open_run, open_runs
 from flowsim.scaling import predicted_regime
 
 
@@ -234,6 +234,23 @@ def test_features_keep_at_most_the_neurons_asked_for(tmp_path):
     plot("features", path, tmp_path / "f.png", scale="log")
 
 
+def test_figures_of_one_run_out_of_an_ensemble(sweep, tmp_path):
+    (ensembles := tmp_path / "e").mkdir()
+    file = put_together(sweep, ensembles / "e") / "runs" / "g1.0_p0.0_m100.h5"
+    single = sweep / "runs" / "g1.0_p0.0_m100_s1.h5"
+    for kind, options in (("features", {}), ("function", {"predict": square})):
+        plot(kind, single, tmp_path / "a.png", data=tmp_path / "a.csv", **options)
+        plot(kind, file, tmp_path / "b.png", data=tmp_path / "b.csv", member=1, **options)
+        assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+        with open_runs(file) as runs:
+            plot(kind, runs, tmp_path / "c.png", member=1, **options)
+        assert (tmp_path / "b.png").read_bytes() == (tmp_path / "c.png").read_bytes()
+        with pytest.raises(ConfigError, match=r"2 runs.*--set member=0"):
+            plot(kind, file, tmp_path / "d.png", **options)
+        with pytest.raises(ConfigError, match="member = 2: no such run; choose from 0 to 1"):
+            plot(kind, file, tmp_path / "d.png", member=2, **options)
+
+
 def test_features_without_snapshots_or_without_an_end(tmp_path):
     bare = write_run(tmp_path / "bare.h5", n_snapshots=0)
     killed = write_run(tmp_path / "killed.h5", final=False, status="running", stop_reason="")
@@ -300,7 +317,7 @@ def test_function_without_a_way_to_predict_says_what_to_do(tmp_path):
         ("loss", "a.png", {"scale": "cubic"}, ["scale", "'cubic'", "linear"]),
         ("features", "a.png", {"scale": "cubic"}, ["scale", "'cubic'", "linear"]),
         ("features", "a.png", {"max_neurons": 0}, ["max_neurons", "0", "1"]),
-        ("features", "a.png", {}, ["path", "36 runs", "one run file"]),
+        ("features", "a.png", {}, ["path", "36 files", "one run file"]),
     ],
 )
 def test_bad_requests_name_key_value_and_remedy(kind, name, options, words, sweep, tmp_path):

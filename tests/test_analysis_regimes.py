@@ -1,15 +1,16 @@
+import contextlib
 import json
 import shutil
 
 import h5py
 import numpy as np
 import pytest
-from synthetic_runs import make_sweep, write_run
+from synthetic_runs import make_sweep, put_together, write_run
 
 from flowsim.analysis import classify
 from flowsim.analysis.collect import find_runs
 from flowsim.errors import ConfigError, FlowsimError
-from flowsim.recording.reader import open_run
+from flowsim.recording.reader import open_run, open_runs
 from flowsim.scaling import LAYERS, predicted_regime, predicted_slope
 
 
@@ -71,12 +72,39 @@ def test_folder_paths_and_open_runs_give_the_same(sweep):
             run.close()
 
 
+def test_ensembles_and_single_runs_give_the_same(sweep, tmp_path):
+    ensembles = put_together(sweep, tmp_path / "ensembles")
+    result = classify(ensembles)
+    assert result.to_dict() == classify(sweep).to_dict()
+    files = sorted((ensembles / "runs").glob("*.h5"))
+    with contextlib.ExitStack() as stack:
+        opened = [stack.enter_context(open_runs(file)) for file in files]
+        assert classify(opened).to_dict() == result.to_dict()
+
+
+def test_runs_of_an_ensemble_are_named_by_their_position(tmp_path):
+    sweep = make_sweep(tmp_path / "s", gammas=[1.0], widths=[100, 200], stop_reason="t_max: 1")
+    ensembles = put_together(sweep, tmp_path / "e")
+    (point,) = classify(ensembles).points
+    assert point.not_converged[:2] == ("runs/g1.0_p0.0_m100.h5[0]", "runs/g1.0_p0.0_m100.h5[1]")
+    assert len(point.not_converged) == 6
+    with open_runs(ensembles / "runs" / "g1.0_p0.0_m100.h5") as runs:
+        assert classify(runs).points[0].not_converged[2].endswith("m100.h5[2]")
+
+
+def test_nothing_but_damaged_files(tmp_path):
+    (tmp_path / "a.h5").write_text("no run")
+    with pytest.raises(FlowsimError, match=r"a\.h5: not a run file"):
+        classify(tmp_path)
+
+
 def test_runs_in_memory_have_names_of_their_own(tmp_path):
-    images = [
-        write_run(tmp_path / f"{m}.h5", width=m, stop_reason="t_max: 1", seed=m).read_bytes()
-        for m in (100, 200)
-    ]
-    (point,) = classify([open_run(image) for image in images]).points
+    images = []
+    for m in (100, 200):
+        path = write_run(tmp_path / f"{m}.h5", width=m, stop_reason="t_max: 1", seed=m)
+        with open_run(path) as run:
+            images.append(run.contents())
+    (point,) = classify([open_run(contents) for contents in images]).points
     assert point.not_converged == ("run 0", "run 1")
 
 

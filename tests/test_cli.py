@@ -62,7 +62,7 @@ def test_run(experiment_file, tmp_path, capsys):
 def test_run_overwrites_only_when_told(experiment_file, run_file, capsys):
     command = ["run", str(experiment_file), "-o", str(run_file)]
     before = run_file.read_bytes()
-    assert main(command) == 2
+    assert main([*command, "--set", "network.seed=1"]) == 2
     assert run_file.read_bytes() == before
     assert main([*command, "--overwrite", "--set", "network.seed=1"]) == 0
     assert run_file.read_bytes() != before
@@ -95,6 +95,7 @@ def test_run_interrupted_by_ctrl_c_is_kept(experiment_file, tmp_path):
     code = "import sys; from flowsim.cli import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "run", str(experiment_file), "-o", str(path)]
     endless = ["--set", "integrate.method='gradient-descent'", "--set", "integrate.step=1e-9"]
+    endless += ["--set", "record.flush.seconds=0.1"]
     process = subprocess.Popen(
         [*command, *endless], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -105,7 +106,7 @@ def test_run_interrupted_by_ctrl_c_is_kept(experiment_file, tmp_path):
     time.sleep(1.0)
     os.kill(process.pid, signal.SIGINT)
     _, stderr = process.communicate(timeout=30)
-    assert process.returncode == 130, stderr
+    assert process.returncode == 75, stderr
     assert "Traceback" not in stderr
     with fs.open(path) as run:
         assert run.status == "preempted" and run.stop_reason.startswith("interrupted")
@@ -125,8 +126,28 @@ def test_sweep_takes_changes(grid_file, tmp_path, capsys):
     assert main([*command, "--set", "integrate.stop_loss=2e-3", "--quiet"]) == 0
     assert capsys.readouterr() == ("", "")
     (file, *_) = (tmp_path / "out" / "runs").iterdir()
-    with fs.open(file) as run:
-        assert run.config["integrate"]["stop_loss"] == 2e-3
+    with fs.open(file) as runs:
+        assert runs[0].config["integrate"]["stop_loss"] == 2e-3
+
+
+def test_sweep_refuses_changes_without_effect(grid_file, tmp_path, capsys):
+    command = ["sweep", str(grid_file), "-o", str(tmp_path / "out")]
+    assert main([*command, "--set", "network.width=50"]) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.count("error:") == 1
+    assert "network.width = 50" in err and """--set 'grid."network.width"=[50]'""" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_classify_of_damaged_files_only(tmp_path, capsys):
+    for name in ("a.h5", "b.h5"):
+        (tmp_path / name).write_text("no run")
+    assert main(["classify", str(tmp_path)]) == 2
+    out, err = capsys.readouterr()
+    lines = err.splitlines()
+    assert not out and len(lines) == 2
+    assert all(line.count(name) == 1 for line, name in zip(lines, ("a.h5", "b.h5"), strict=True))
+    assert all(line.startswith("error:") and "not a run file" in line for line in lines)
 
 
 def test_classify_prints_a_table(sweep_folder, capsys):

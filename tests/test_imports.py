@@ -41,9 +41,20 @@ RULES: dict[str, set[str]] = {
     "flowsim.analysis": {"flowsim.errors", "flowsim.scaling", "flowsim.recording.reader"},
     "flowsim.result": MODEL | {"flowsim.config", "flowsim.networks", "flowsim.recording"},
     "flowsim.progress": {"flowsim.steppers"},
-    "flowsim.api": MODEL
+    "flowsim.preparation": MODEL
+    | {"flowsim.config", "flowsim.networks", "flowsim.recording", "flowsim.result"},
+    "flowsim.continuing": {"flowsim.errors", "flowsim.config", "flowsim.recording"},
+    "flowsim.file_groups": MODEL
     | {
         "flowsim",
+        "flowsim.config",
+        "flowsim.networks",
+        "flowsim.steppers",
+        "flowsim.recording",
+        "flowsim.preparation",
+    },
+    "flowsim.execution": MODEL
+    | {
         "flowsim.config",
         "flowsim.networks",
         "flowsim.steppers",
@@ -51,12 +62,29 @@ RULES: dict[str, set[str]] = {
         "flowsim.result",
         "flowsim.progress",
         "flowsim.preparation",
+        "flowsim.continuing",
+        "flowsim.file_groups",
     },
-    "flowsim.preparation": MODEL
-    | {"flowsim.config", "flowsim.networks", "flowsim.recording.reader", "flowsim.result"},
-    "flowsim.plotting": {"flowsim.analysis", "flowsim.result"},
+    "flowsim.api": MODEL
+    | {
+        "flowsim.config",
+        "flowsim.steppers",
+        "flowsim.recording",
+        "flowsim.result",
+        "flowsim.preparation",
+        "flowsim.continuing",
+        "flowsim.execution",
+    },
+    "flowsim.plotting": {"flowsim.analysis", "flowsim.recording.reader", "flowsim.result"},
     "flowsim.sweeps": MODEL
-    | {"flowsim", "flowsim.config", "flowsim.recording", "flowsim.result", "flowsim.api"},
+    | {
+        "flowsim",
+        "flowsim.config",
+        "flowsim.steppers",
+        "flowsim.recording",
+        "flowsim.result",
+        "flowsim.api",
+    },
     "flowsim.cli": {"*"},
 }
 

@@ -1,4 +1,4 @@
-"""Sweeps: expansion, resuming, workers that die, Ctrl-C, memory only."""
+"""Sweeps: expansion, folders, memory, the pool. Interrupted ones are in test_sweep_resume."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from comparing import assert_same, assert_same_files
 
 import flowsim as fs
 from flowsim.config import load_grid
@@ -33,16 +34,29 @@ def files(folder: Path) -> dict[str, int]:
 
 
 def test_expansion_keeps_the_order_of_keys(experiment):
-    points = expand(experiment, GRID)
-    assert len(points) == len({point.id for point in points}) == 8
-    assert [tuple(point.values.values()) for point in points[:3]] == [
+    members = expand(experiment, GRID)
+    assert len(members) == len({member.id for member in members}) == 8
+    assert [tuple(member.values.values()) for member in members[:3]] == [
         (0.75, 20, 0),
         (0.75, 20, 1),
         (0.75, 40, 0),
     ]
-    last = points[-1].experiment
+    last = members[-1].experiment
     assert (last.scaling.gamma, last.network.width, last.network.seed) == (1.25, 40, 1)
-    assert all(point.id == point.experiment.hash()[:16] for point in points)
+    assert all(member.hash == member.experiment.hash() for member in members)
+    assert [member.seed for member in members] == [0, 1] * 4
+
+
+def test_runs_of_a_point_differ_in_their_seed_only(experiment):
+    members = expand(experiment, GRID)
+    assert len({member.point for member in members}) == 4
+    for one, other in zip(members[::2], members[1::2], strict=True):
+        assert one.point == other.point and one.values | {"network.seed": 1} == other.values
+    again = expand(experiment, {"network.seed": [5, 0], "network.width": [20, 40]})
+    assert [m.point for m in again[:2]] == [m.point for m in again[2:]]
+    assert (
+        expand(experiment, {"seeds": [3]})[0].point == expand(experiment, {"seeds": [4]})[0].point
+    )
 
 
 def test_seeds_are_counted_from_the_base_or_listed(experiment):
@@ -69,23 +83,62 @@ def test_a_grid_may_complete_an_experiment(experiment):
 def test_grid_file_and_dictionaries_mean_the_same(grid_file, experiment):
     from_file = expand(*load_grid(grid_file))
     from_dict = expand(experiment, GRID)
-    assert [point.id for point in from_file] == [point.id for point in from_dict]
+    assert [member.id for member in from_file] == [member.id for member in from_dict]
 
 
-def test_unit_of_work_is_a_point_at_a_width_with_its_seeds(experiment):
+@pytest.mark.parametrize("seeds", [10**8, 1e8, [0] * 4000])
+def test_more_runs_than_anybody_can_carry_out_are_refused_at_once(experiment, seeds):
+    grid = {"seeds": seeds, "network.width": list(range(1, 3000))}
+    with pytest.raises(ConfigError, match=r"runs, more than 1e\+07"):
+        expand(experiment, grid)
+
+
+def test_without_a_grid_everything_else_is_told_too(experiment):
+    experiment["network"]["width"] = -1
+    experiment["integrate"]["rtol"] = "small"
+    with pytest.raises(ConfigError) as caught:
+        expand(experiment, {})
+    text = str(caught.value)
+    assert len(caught.value.problems) == 3
+    assert "[grid]" in text and "network.width" in text and "integrate.rtol" in text
+
+
+@pytest.mark.parametrize(
+    "key", ['grid."network.width"', "grid.'network.width'", "grid.network.width"]
+)
+def test_lists_of_a_grid_can_be_overridden(grid_file, key):
+    members = expand(*load_grid(grid_file, [f"{key}=[30]", "grid.seeds=1"]))
+    assert [member.values["network.width"] for member in members] == [30, 30]
+
+
+@pytest.mark.parametrize(
+    ("override", "remedy"),
+    [
+        ("network.width=50", """--set 'grid."network.width"=\\[50\\]'"""),
+        ("network.seed=5", "--set 'grid.seeds="),
+    ],
+)
+def test_overrides_without_effect_are_refused(grid_file, experiment, override, remedy):
+    with pytest.raises(ConfigError, match=remedy):
+        load_grid(grid_file, ["grid.seeds=[1,2]", override])
+    with pytest.raises(ConfigError, match=remedy):
+        fs.sweep(experiment, grid=GRID | {"seeds": [1, 2]}, overrides=[override])
+
+
+def test_unit_of_work_is_a_point_with_its_seeds(experiment):
     units = cut(expand(experiment, GRID), workers=2)
-    assert [len(unit.points) for unit in units] == [2, 2, 2, 2]
-    widths = [{point.values["network.width"] for point in unit.points} for unit in units]
+    assert [len(unit.members) for unit in units] == [2, 2, 2, 2]
+    widths = [{member.values["network.width"] for member in unit.members} for unit in units]
     assert widths == [{40}, {40}, {20}, {20}], "largest first"
 
 
 def test_seeds_are_shared_out_when_there_is_nothing_else(experiment):
-    points = expand(experiment, {"seeds": 5})
-    assert [len(unit.points) for unit in cut(points, workers=1)] == [5]
-    units = cut(points, workers=3)
+    members = expand(experiment, {"seeds": 5})
+    assert [len(unit.members) for unit in cut(members, workers=1)] == [5]
+    units = cut(members, workers=3)
     assert len(units) == 3
-    assert sorted(p.id for u in units for p in u.points) == sorted(p.id for p in points)
-    assert len(cut(points, workers=50)) == 5
+    assert sorted(m.id for u in units for m in u.members) == sorted(m.id for m in members)
+    assert len(cut(members, workers=50)) == 5
 
 
 # --- folders -----------------------------------------------------------------------------------
@@ -95,7 +148,9 @@ def test_seeds_are_shared_out_when_there_is_nothing_else(experiment):
 def test_folder(grid_file, tmp_path, workers):
     result = fs.sweep(grid_file, tmp_path / "out", workers=workers)
     assert (result.n_run, result.n_skipped, result.failed) == (8, 0, [])
-    assert len(result) == len(result.runs) == len(files(tmp_path / "out")) == 8
+    assert len(result) == len(result.runs) == 8
+    points = {member.point for member in expand(*load_grid(grid_file))}
+    assert set(files(tmp_path / "out")) == {f"{point}.h5" for point in points}
     widths = []
     for run, values in zip(result, result.values, strict=True):
         with run:
@@ -109,6 +164,25 @@ def test_folder(grid_file, tmp_path, workers):
         result.select({"network.witdh": 20})
     stored = tomllib.loads((tmp_path / "out" / "grid.toml").read_text())
     assert stored["grid"] == GRID
+
+
+def test_one_seed_is_an_ensemble_too(experiment, tmp_path):
+    result = fs.sweep(experiment, tmp_path, grid={"network.width": [20]}, workers=1)
+    (name,) = files(tmp_path)
+    with fs.open(tmp_path / "runs" / name) as runs:
+        assert runs.seeds == (0,)
+    with result.runs[0] as run, fs.simulate(experiment, network={"width": 20}) as alone:
+        assert_same(alone, run, ("created", "hardware", "config"), ("wall_seconds",))
+
+
+def test_figures_of_one_run_of_a_point(experiment, tmp_path):
+    result = fs.sweep(experiment, tmp_path, grid={"seeds": 2}, workers=1)
+    with result.runs[1] as run:
+        fs.plot("function", run, tmp_path / "a.png", data=tmp_path / "a.csv")
+        fs.plot("function", run.path, tmp_path / "b.png", data=tmp_path / "b.csv", member=1)
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+    fs.plot("loss", run.path, tmp_path / "c.png")
+    assert len(fs.classify(result).points) == 1
 
 
 def test_finished_runs_are_not_run_again(grid_file, tmp_path):
@@ -128,18 +202,92 @@ def test_what_is_missing_or_damaged_is_run(grid_file, tmp_path):
     (out / "runs" / names[1]).write_bytes(b"")
     damaged = out / "runs" / names[2]
     damaged.write_bytes(damaged.read_bytes()[:500])
-    (out / "runs" / names[3]).write_bytes((out / "runs" / names[4]).read_bytes())
-    (out / "runs" / "0123456789abcdef.1234.part").write_bytes(b"of a killed sweep")
+    for left_over in ("0123456789abcdef.h5~", "0123456789abcdef-3.h5.part~"):
+        (out / "runs" / left_over).write_bytes(b"of a killed sweep")
+    (out / "runs" / "mine.h5~").write_bytes(b"of somebody else")
     again = fs.sweep(grid_file, out, workers=1)
-    assert (again.n_run, again.n_skipped, again.failed) == (4, 4, [])
-    assert sorted(files(out)) == names
+    assert (again.n_run, again.n_skipped, again.failed) == (6, 2, [])
+    aside = [f"{name}.damaged" for name in names[1:3]]
+    assert sorted(files(out)) == sorted([*names, *aside, "mine.h5~"])
 
 
-def test_values_may_be_added(experiment, tmp_path):
-    fs.sweep(experiment, tmp_path, grid={"network.width": [20], "seeds": 2}, workers=1)
-    wider = {"network.width": [20, 30], "scaling.gamma": [1.0, 1.25], "seeds": 3}
+def test_what_is_in_another_points_file_does_not_count(grid_file, tmp_path):
+    out = tmp_path / "out"
+    fs.sweep(grid_file, out, workers=1)
+    names = sorted(files(out))
+    (out / "runs" / names[0]).write_bytes((out / "runs" / names[1]).read_bytes())
+    again = fs.sweep(grid_file, out, workers=1)
+    assert (again.n_run, again.n_skipped, again.failed) == (2, 6, [])
+    for run, values in zip(again, again.values, strict=True):
+        with run:
+            assert run.attributes["width"] == values["network.width"]
+
+
+def test_values_and_seeds_may_be_added(experiment, tmp_path):
+    first = fs.sweep(experiment, tmp_path, grid={"network.width": [20], "seeds": [3, 1]}, workers=1)
+    created = {run.seed: run.attributes["created"] for run in first}
+    time.sleep(1.1)  # as much as the date tells
+    wider = {"network.width": [20, 30], "scaling.gamma": [1.0, 1.25], "seeds": 4}
     result = fs.sweep(experiment, tmp_path, grid=wider, workers=1)
-    assert (result.n_run, result.n_skipped) == (10, 2)
+    assert (result.n_run, result.n_skipped, result.failed) == (14, 2, [])
+    assert len(files(tmp_path)) == 4
+    for run in result.select({"network.width": 20, "scaling.gamma": 1.0}):
+        with run:
+            assert (run.attributes["created"] == created.get(run.seed)) == (run.seed in created)
+    fewer = fs.sweep(experiment, tmp_path, grid={"network.width": [20], "seeds": [9]}, workers=1)
+    assert (fewer.n_run, fewer.n_skipped) == (1, 0)
+    with fs.open(next(iter(fewer)).path) as runs:
+        assert runs.seeds == (0, 1, 2, 3, 9)
+    assert [run.seed for run in first] == [3, 1], "runs are found wherever they are by now"
+
+
+def test_an_ensemble_does_not_depend_on_how_it_came_about(experiment, tmp_path):
+    grid = {"scaling.gamma": [0.75, 1.25], "seeds": 4}
+    fs.sweep(experiment, tmp_path / "one", grid=grid, workers=1)
+    for seeds in ([2], [3, 1]):
+        fs.sweep(experiment, tmp_path / "two", grid=grid | {"seeds": seeds}, workers=1)
+    fs.sweep(experiment, tmp_path / "two", grid=grid, workers=1)
+    assert_same_files(tmp_path / "one", tmp_path / "two")
+
+
+def test_a_run_whose_part_of_the_file_is_damaged(experiment, tmp_path):
+    grid = {"seeds": 2}
+    fs.sweep(experiment, tmp_path, grid=grid, workers=1)
+    (file,) = (tmp_path / "runs").iterdir()
+    image = bytearray(file.read_bytes())
+    with fs.open(file) as runs:
+        loss = runs[1].observables["loss"]
+    place = image.find(loss[:2].tobytes())
+    image[place] ^= 1
+    file.write_bytes(image)
+    result = fs.sweep(experiment, tmp_path, grid={"seeds": 3}, workers=1)
+    assert result.n_run == 1 and len(result.failed) == 2
+    assert all("checksum" in reason for _, reason in result.failed)
+    assert fs.sweep(experiment, tmp_path, grid={"seeds": 3}, workers=1).n_run == 2
+    assert fs.sweep(experiment, tmp_path, grid={"seeds": 3}, workers=1).failed == []
+
+
+def test_runs_of_an_earlier_version_are_refused(experiment, tmp_path):
+    grid = {"network.width": [20]}
+    fs.sweep(experiment, tmp_path, grid=grid, workers=1)
+    (file,) = (tmp_path / "runs").iterdir()
+    with fs.open(file) as runs:
+        runs[0].save(file, overwrite=True)
+    before = files(tmp_path)
+    with pytest.raises(ConfigError, match="earlier version.*one in a file.*--overwrite"):
+        fs.sweep(experiment, tmp_path, grid=grid, workers=1)
+    assert files(tmp_path) == before
+    assert len(fs.classify(tmp_path).points) == 1
+    assert fs.sweep(experiment, tmp_path, grid=grid, workers=1, overwrite=True).n_run == 1
+
+
+def test_runs_that_do_not_go_into_one_file_are_told(experiment, tmp_path):
+    grid = {"seeds": 1}
+    fs.sweep(experiment, tmp_path, grid=grid, workers=1, observables={"mine": lambda frame: 1.0})
+    wider = {"mine": lambda frame: np.ones(3)}
+    result = fs.sweep(experiment, tmp_path, grid={"seeds": 2}, workers=1, observables=wider)
+    assert len(result) == 1 and len(result.failed) == 1
+    assert "mine has different shapes" in result.failed[0][1]
 
 
 def test_another_grid_is_refused(experiment, tmp_path):
@@ -159,8 +307,10 @@ def test_overwrite_touches_nothing_but_runs(experiment, tmp_path):
     fs.sweep(experiment, tmp_path, grid=grid, workers=1)
     (tmp_path / "notes.txt").write_text("mine")
     (tmp_path / "runs" / "mine.h5").write_text("mine")
+    (tmp_path / "runs" / "0123456789abcdef-3.h5.checkpoint.previous").write_text("of a sweep")
     assert fs.sweep(experiment, tmp_path, grid=grid, workers=1, overwrite=True).n_run == 1
     assert (tmp_path / "notes.txt").exists() and (tmp_path / "runs" / "mine.h5").exists()
+    assert len(files(tmp_path)) == 2
 
 
 def test_everything_is_checked_before_anything_is_written(experiment, tmp_path):
@@ -300,70 +450,3 @@ def test_a_script_needs_no_main_guard(grid_file, tmp_path):
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True)
     assert done.stdout.split() == ["8", "0"], done.stderr
     assert not done.stderr
-
-
-def long_sweep(grid_file: Path, tmp_path: Path) -> tuple[subprocess.Popen[str], Path]:
-    """Start a sweep of some quick runs and many that never end; wait for the quick ones."""
-    text = grid_file.read_text().split("[grid]")[0]
-    text += '[grid]\n"integrate.step" = [0.1, 1e-9]\nseeds = 2\n'
-    text = text.replace("stop_loss = 1e-3", 'stop_loss = 1e-3\nmethod = "gradient-descent"')
-    path = tmp_path / "long.toml"
-    path.write_text(text)
-    out = tmp_path / "out"
-    code = "import sys; from flowsim.cli import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "sweep", str(path), "-o", str(out), "--workers", "2"]
-    process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    deadline = time.monotonic() + 120
-    while len(list(out.glob("runs/*.h5"))) < 2 or not list(out.glob("runs/*.part")):
-        assert time.monotonic() < deadline and process.poll() is None, "nothing was finished"
-        time.sleep(0.05)
-    return process, out
-
-
-def running(group: int) -> list[str]:
-    """Return the processes of a group; dead ones that nobody has collected do not count."""
-    found = []
-    for file in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, _, its_group = file.read_text().rpartition(")")[2].split()[:3]
-        except OSError:
-            continue
-        if int(its_group) == group and state not in "ZX":
-            found.append(file.parent.name)
-    return found
-
-
-def gone(group: int, seconds: float) -> bool:
-    """Tell whether every process of a group ends within some seconds."""
-    deadline = time.monotonic() + seconds
-    while running(group) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return not running(group)
-
-
-@pytest.mark.slow
-def test_ctrl_c_stops_promptly_and_keeps_what_is_finished(grid_file, tmp_path):
-    process, out = long_sweep(grid_file, tmp_path)
-    start = time.monotonic()
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to parent and workers
-    stdout, stderr = process.communicate(timeout=30)
-    assert time.monotonic() - start < 5
-    assert process.returncode == 130
-    assert not stdout and len(stderr.splitlines()) == 1 and "continues" in stderr, stderr
-    assert len(list(out.glob("runs/*.h5"))) == 2 and not list(out.glob("runs/*.part"))
-    assert gone(process.pid, 5)
-
-
-@pytest.mark.slow
-def test_a_killed_sweep_leaves_no_workers_and_continues(grid_file, tmp_path):
-    process, out = long_sweep(grid_file, tmp_path)
-    process.kill()
-    process.communicate(timeout=30)
-    assert gone(process.pid, 10), "workers outlive their parent"
-    text = (tmp_path / "long.toml").read_text().replace("1e-9]", "0.05]")
-    (tmp_path / "long.toml").write_text(text)
-    result = fs.sweep(tmp_path / "long.toml", out, workers=1)
-    assert (result.n_run, result.n_skipped) == (2, 2)
-    assert not list(out.glob("runs/*.part"))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from flowsim.errors import FlowsimError
+from flowsim.errors import ConfigError, FlowsimError
 
 if TYPE_CHECKING:
     from flowsim.recording.reader import RunFile
@@ -21,6 +22,7 @@ REACHED = ("stop_loss", "steady_state")
 """Stop reasons of runs whose end says something about the regime (DESIGN section 6)."""
 
 _IN_MEMORY = "memory"
+_LINES = 20
 # A truncated or foreign HDF5 file shows itself as any of these, depending on where it breaks.
 _DAMAGE = (
     FlowsimError,
@@ -72,13 +74,14 @@ class RunRecord:
         return self.ending.startswith(REACHED) and bool(self.relative_change)
 
 
-def find_runs(source: Source) -> list[tuple[str, OneSource]]:
-    """Return (name, path or open run) for everything that ``source`` stands for.
+def find_runs(source: Source) -> Iterator[tuple[str, OneSource]]:
+    """Yield (name, path or open run or ensemble) for everything that ``source`` stands for.
 
     Parameters
     ----------
-    source : path, RunFile, or iterable of these
-        A folder is searched through all its subfolders for ``*.h5``, in sorted order.
+    source : path, RunFile, Ensemble, or iterable of these
+        A folder is searched through all its subfolders for ``*.h5``, in sorted order. What is
+        open already is opened by its owner, one after the other.
 
     Raises
     ------
@@ -86,24 +89,34 @@ def find_runs(source: Source) -> list[tuple[str, OneSource]]:
         A path that does not exist, a folder without runs, or an object that is not a run.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _paths(Path(source))
-    if hasattr(source, "observables"):
-        return [_named(source, 0)]
-    if not isinstance(source, Iterable):
+        yield from _paths(Path(source))
+    elif hasattr(source, "observables"):
+        yield _named(source, 0)
+    elif not isinstance(source, Iterable):
         raise FlowsimError(
             f"source = {source!r}: not a run; give a folder, a run file, or a list of these"
         )
-    found: list[tuple[str, OneSource]] = []
+    else:
+        yield from _items(source)
+
+
+def _items(source: Iterable[Any]) -> Iterator[tuple[str, OneSource]]:
+    position = -1
     for position, item in enumerate(source):
         if isinstance(item, (str, os.PathLike)):
-            found += _paths(Path(item))
+            yield from _paths(Path(item))
         elif hasattr(item, "observables"):
-            found.append(_named(item, position))
+            yield _named(item, position)
+        elif _is_ensemble(item):
+            yield from _items(item)
         else:
             raise FlowsimError(f"source[{position}] = {item!r}: not a run; give paths or open runs")
-    if not found:
+    if position < 0:
         raise FlowsimError("source = []: there is no run in it; give one path or more")
-    return found
+
+
+def _is_ensemble(item: Any) -> bool:
+    return isinstance(item, Sequence) and len(item) > 0 and hasattr(item[0], "observables")
 
 
 def read_runs(source: Source, read: Callable[[str, RunFile], T]) -> tuple[list[T], dict[str, str]]:
@@ -112,28 +125,62 @@ def read_runs(source: Source, read: Callable[[str, RunFile], T]) -> tuple[list[T
     Parameters
     ----------
     source : see `find_runs`
+        Ensembles count as the runs in them, by the name of their file and their position,
+        ``runs/abc.h5[2]``.
     read : callable of (name, run)
         What it returns is collected; it must not keep the run.
 
     Returns
     -------
     list, dict of str to str
-        The results, and for every file that could not be read its name and why.
+        The results, and for every run that could not be read its name and why.
     """
-    from flowsim.recording.reader import open_run
-
     results: list[T] = []
     skipped: dict[str, str] = {}
     for name, item in find_runs(source):
         try:
-            if isinstance(item, (str, os.PathLike)):
-                with open_run(Path(item)) as run:
-                    results.append(read(name, run))
-            else:
-                results.append(read(name, item))
+            with opened(name, item) as runs:
+                for own_name, run in runs:
+                    try:
+                        results.append(read(own_name, run))
+                    except _DAMAGE as error:
+                        skipped[own_name] = _reason(error)
         except _DAMAGE as error:
-            skipped[name] = " ".join(str(error).split()) or type(error).__name__
+            skipped[name] = _reason(error)
     return results, skipped
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"not a whole run, it has no {error}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def opened(name: str, item: OneSource) -> Iterator[list[tuple[str, RunFile]]]:
+    """Open the runs of what `find_runs` has found, by name; what is open already stays open."""
+    from flowsim.recording.reader import Ensemble, open_runs
+
+    if not isinstance(item, (str, os.PathLike)):
+        yield [(name, item)]
+        return
+    with open_runs(Path(item)) as runs:
+        if isinstance(runs, Ensemble):
+            yield [(f"{name}[{position}]", run) for position, run in enumerate(runs)]
+        else:
+            yield [(name, run) for run in runs]
+
+
+def nothing_read(skipped: Mapping[str, str]) -> ConfigError:
+    """Return the error for a source in which no run can be read, a line for each."""
+    lines = [
+        # Most reasons begin with the path that they are about.
+        reason if reason.partition(": ")[0].endswith(name) else f"{name}: {reason}"
+        for name, reason in skipped.items()
+    ]
+    if len(lines) > _LINES:
+        lines[_LINES:] = [f"and {len(lines) - _LINES} more, none of which can be read"]
+    return ConfigError(lines)
 
 
 def read_record(name: str, run: RunFile) -> RunRecord:
@@ -179,21 +226,24 @@ def has_bias(run: RunFile) -> bool:
     return bool(said)
 
 
-def _paths(path: Path) -> list[tuple[str, OneSource]]:
+def _paths(path: Path) -> Iterator[tuple[str, OneSource]]:
     if path.is_dir():
         files = sorted(file for file in path.rglob("*.h5") if file.is_file())
         if not files:
             raise FlowsimError(f"{path}: no run file (*.h5) in this folder; run the sweep first")
-        return [(file.relative_to(path).as_posix(), file) for file in files]
-    if not path.exists():
+        yield from ((file.relative_to(path).as_posix(), file) for file in files)
+    elif not path.exists():
         raise FlowsimError(f"{path}: no such file or folder; check the path")
-    return [(str(path), path)]
+    else:
+        yield str(path), path
 
 
 def _named(run: Any, position: int) -> tuple[str, OneSource]:
     # Runs that were kept in memory all have the same path: tell them apart by their place.
-    path = str(getattr(run, "path", _IN_MEMORY))
-    return (f"run {position}" if path in (_IN_MEMORY, "None") else path, run)
+    path, member = str(getattr(run, "path", _IN_MEMORY)), getattr(run, "member", None)
+    if path in (_IN_MEMORY, "None"):
+        return f"run {position}", run
+    return path if member is None else f"{path}[{member}]", run
 
 
 def _by_layer(run: RunFile, name: str) -> dict[str, float]:

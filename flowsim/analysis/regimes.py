@@ -15,6 +15,7 @@ from flowsim.analysis.collect import (
     RunRecord,
     Source,
     flatten,
+    nothing_read,
     read_record,
     read_runs,
     varying_keys,
@@ -52,7 +53,7 @@ def classify(source: Source, *, margin: float = 0.05, confidence: float = 0.95) 
     ConfigError
         ``margin`` or ``confidence`` out of range.
     FlowsimError
-        ``source`` does not exist or holds no run file.
+        ``source`` does not exist, holds no run file, or none that can be read.
     """
     problems = []
     if not (math.isfinite(margin) and margin >= 0.0):
@@ -62,6 +63,8 @@ def classify(source: Source, *, margin: float = 0.05, confidence: float = 0.95) 
     if problems:
         raise ConfigError(problems)
     records, skipped = read_runs(source, read_record)
+    if skipped and not records:
+        raise nothing_read(skipped)
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[_point_key(record)].append(record)

@@ -1,10 +1,11 @@
-"""The folder of a sweep: ``grid.toml``, and one finished run a file in ``runs/``."""
+"""The folder of a sweep: ``grid.toml``, and in ``runs/`` one ensemble a grid point."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import re
+import time
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,10 +13,17 @@ from typing import Any
 
 import tomli_w
 
-from flowsim.errors import ConfigError, FlowsimError
-from flowsim.sweeps.grid import SEED, Point, expand, flatten
+from flowsim.config.experiment import NOT_HASHED
+from flowsim.errors import ConfigError, FileFormatError, FlowsimError
+from flowsim.sweeps.grid import SEED, Member, expand, flatten
 
-_RUN_NAME = re.compile(r"[0-9a-f]{16}\.h5")
+_POINT_NAME = re.compile(r"[0-9a-f]{16}\.h5")
+_OUR_NAME = re.compile(
+    r"[0-9a-f]{16}(-\d+)?\.h5(\.part|\.checkpoint(\.previous)?|\.lock|\.damaged)?~*"
+)
+
+_PATIENCE = 2.0
+"""Seconds within which the workers of a killed sweep have ended too."""
 
 
 class SweepFolder:
@@ -28,8 +36,9 @@ class SweepFolder:
 
     Notes
     -----
-    A run is ``runs/<id>.h5.part`` until its end, so that a killed sweep leaves nothing that could
-    be taken for a run.
+    ``runs/<point>.h5`` has all finished runs of a grid point. A run that takes long, or that was
+    stopped, has files of its own, ``runs/<point>-<seed>.h5`` and those beside it (see
+    `flowsim.recording.places`), until it is finished.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -37,16 +46,20 @@ class SweepFolder:
         self.runs = self.path / "runs"
         self.grid_file = self.path / "grid.toml"
 
-    def file(self, point: Point) -> Path:
-        """Return the path of a point's run."""
-        return self.runs / f"{point.id}.h5"
+    def point_file(self, point: str) -> Path:
+        """Return the path of the file of a grid point."""
+        return self.runs / f"{point}.h5"
 
-    def check(self, points: Sequence[Point], activations: Sequence[str] = ()) -> None:
+    def member_file(self, member: Member) -> Path:
+        """Return the path of the file that a run has of its own."""
+        return self.runs / f"{member.id}.h5"
+
+    def check(self, members: Sequence[Member], activations: Sequence[str] = ()) -> None:
         """Refuse a folder that cannot be written or that holds another sweep.
 
         Parameters
         ----------
-        points : sequence of Point
+        members : sequence of Member
             What is to be run there.
         activations : sequence of str
             Names of the user's own activations.
@@ -57,6 +70,7 @@ class SweepFolder:
             Before anything has been changed.
         """
         _check_writable(self.path)
+        self._check_layout()
         if not self.grid_file.exists():
             return
         try:
@@ -68,26 +82,54 @@ class SweepFolder:
                 f"{self.grid_file}: not a grid that this version of flowsim understands "
                 f"({str(error).splitlines()[0]}); use another folder or --overwrite"
             ) from error
-        key = _first_difference(before, points)
+        key = _first_difference(before, members)
         if key is not None:
             raise ConfigError(
                 f"{self.path}: holds the runs of another grid ({key} differs); "
                 "use another folder, or --overwrite to delete them"
             )
 
+    def _check_layout(self) -> None:
+        """Refuse runs that lie one in a file; the first file that can be read tells."""
+        from flowsim.recording.reader import Ensemble, open_runs
+
+        names = self.runs.iterdir() if self.runs.is_dir() else ()
+        for file in sorted(path for path in names if _POINT_NAME.fullmatch(path.name)):
+            try:
+                with open_runs(file) as runs:
+                    if isinstance(runs, Ensemble):
+                        return
+            except FileFormatError:
+                continue
+            raise ConfigError(
+                f"{self.path}: holds runs of an earlier version of flowsim, one in a file: these "
+                "can be classified and plotted, but not continued; use another folder, or "
+                "--overwrite to delete them"
+            )
+
     def prepare(self, base: Mapping[str, Any], grid: Mapping[str, Any], overwrite: bool) -> None:
-        """Write ``grid.toml`` and remove what killed sweeps have left."""
+        """Write ``grid.toml`` and remove what killed sweeps have left; with the lock held."""
         with self._io_errors():
             self.runs.mkdir(exist_ok=True)
-            if overwrite:
-                for file in self.runs.iterdir():
-                    if _RUN_NAME.fullmatch(file.name):
-                        file.unlink()
-            self.remove_parts()
+            self._wait_for_orphans()
+            for file in list(self.runs.iterdir()):
+                leftover = overwrite or file.name.endswith("~")
+                if leftover and _OUR_NAME.fullmatch(file.name):
+                    file.unlink(missing_ok=True)
             text = tomli_w.dumps({**base, "grid": dict(grid)})
             part = self.grid_file.with_name("grid.toml.part")
             part.write_text(text, encoding="utf-8")
             part.replace(self.grid_file)
+
+    def _wait_for_orphans(self) -> None:
+        """Let workers whose sweep was killed notice it, and let go of their runs."""
+        from flowsim.recording.lock import holder
+
+        deadline = time.monotonic() + _PATIENCE
+        for lock in self.runs.glob("*.lock"):
+            target = lock.with_suffix("")
+            while holder(target) is not None and time.monotonic() < deadline:
+                time.sleep(0.05)
 
     @contextlib.contextmanager
     def _io_errors(self) -> Iterator[None]:
@@ -95,34 +137,6 @@ class SweepFolder:
             yield
         except OSError as error:
             raise ConfigError(f"{self.path}: {error.strerror}; choose another folder") from error
-
-    def remove_parts(self) -> None:
-        """Delete unfinished files; nobody else writes while this sweep holds the lock."""
-        for file in self.runs.glob("*.part"):
-            file.unlink(missing_ok=True)
-
-    def finished(self, point: Point) -> str | None:
-        """Return the status of a point's run if its end is one that a new run would repeat."""
-        from flowsim.recording.reader import open_run
-
-        file = self.file(point)
-        if not file.exists():
-            return None
-        try:
-            with open_run(file) as run:
-                if run.attributes.get("config_hash") != point.experiment.hash():
-                    return None
-                # A run whose numbers failed would fail again in the same way.
-                return run.status if run.status in ("complete", "failed") else None
-        except (FlowsimError, OSError, KeyError, ValueError):
-            return None
-
-    def stop_reason(self, point: Point) -> str:
-        """Return why a finished run ended."""
-        from flowsim.recording.reader import open_run
-
-        with open_run(self.file(point)) as run:
-            return run.stop_reason
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -166,19 +180,15 @@ def _check_writable(path: Path) -> None:
         raise ConfigError(f"{path}: no permission to write in {existing}; choose another output")
 
 
-def _first_difference(before: Sequence[Point], after: Sequence[Point]) -> str | None:
+def _first_difference(before: Sequence[Member], after: Sequence[Member]) -> str | None:
     """Return a key outside both grids in which two sweeps differ."""
     if not before or not after:
         return None
     axes = {*before[0].values, *after[0].values, SEED}
-    old, new = (dict(flatten(points[0].experiment.to_dict())) for points in (before, after))
+    old, new = (dict(flatten(members[0].experiment.to_dict())) for members in (before, after))
     for key in sorted({*old, *new}):
-        if key in axes or key in _NOT_COMPARED:
+        if key in axes or key.startswith(NOT_HASHED):
             continue
         if old.get(key) != new.get(key):
             return key
     return None
-
-
-_NOT_COMPARED = ("integrate.threads", "integrate.max_seconds")
-"""Settings that do not determine the numbers."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flowsim.config import Experiment, load_experiment
@@ -13,41 +13,64 @@ from flowsim.config.problems import show, show_key
 from flowsim.errors import ConfigError
 
 SEED = "network.seed"
+MAX_RUNS = 10**7
 _ID_LENGTH = 16
 
 
 @dataclass(frozen=True)
-class Point:
-    """One run of a sweep.
+class Member:
+    """One run of a sweep: a grid point with one of its seeds.
 
     Attributes
     ----------
-    id : str
-        Name of its file: the first 16 hexadecimal digits of the experiment's hash.
+    point : str
+        Name of the point's file: the first 16 hexadecimal digits of the hash of its experiment,
+        whatever the seed.
     experiment : Experiment
         Resolved and checked.
+    hash : str
+        The experiment's.
     values : dict
-        The grid's dotted keys and their values at this point, ``network.seed`` among them.
+        The grid's dotted keys and their values for this run, ``network.seed`` among them.
     cost : float
         Width times number of samples, the work of one pass.
     """
 
-    id: str
+    point: str
     experiment: Experiment
+    hash: str
     values: dict[str, Any]
     cost: float
+
+    @property
+    def seed(self) -> int:
+        """The seed of the initial values."""
+        return self.experiment.network.seed
+
+    @property
+    def id(self) -> str:
+        """Identity within the sweep: point and seed."""
+        return f"{self.point}-{self.seed}"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What one worker carries out in one go: all the seeds of one grid point at one width."""
+    """What one worker carries out in one go: runs of one grid point that differ in their seed.
 
-    points: tuple[Point, ...]
+    Attributes
+    ----------
+    members : tuple of Member
+    whole : bool
+        These are all the runs of a point that has no file yet.
+    """
+
+    members: tuple[Member, ...]
+    whole: bool = False
 
     @property
     def cost(self) -> float:
-        """Sum over the points."""
-        return sum(point.cost for point in self.points)
+        """Sum over the runs."""
+        return sum(member.cost for member in self.members)
 
 
 def expand(
@@ -55,8 +78,8 @@ def expand(
     grid: Mapping[str, Any],
     n_samples: int | None = None,
     activations: Sequence[str] = (),
-) -> list[Point]:
-    """Return every point of a grid, first key slowest and seeds fastest.
+) -> list[Member]:
+    """Return every run of a grid, first key slowest and seeds fastest.
 
     Parameters
     ----------
@@ -75,10 +98,11 @@ def expand(
     ConfigError
         With everything that is wrong at any point, each problem once. Nothing has been run.
     """
-    axes = _axes(base, grid)
+    axes = _axes(base, grid, activations)
     problems: dict[str, None] = {}
-    points: dict[str, Point] = {}
+    members: dict[str, Member] = {}
     counts: dict[str, int] = {}
+    here, point = "", ""
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, combination, strict=True))
         try:
@@ -87,32 +111,39 @@ def expand(
         except ConfigError as error:
             problems.update(dict.fromkeys(error.problems))
             continue
-        identity = experiment.hash()[:_ID_LENGTH]
+        identity = experiment.hash()
         cost = float(experiment.network.width) * samples
-        points.setdefault(identity, Point(identity, experiment, values, cost))
+        shared = repr([item for item in values.items() if item[0] != SEED])
+        if shared != here:
+            here, point = shared, _without_seed(experiment).hash()[:_ID_LENGTH]
+        members.setdefault(identity, Member(point, experiment, identity, values, cost))
     if problems:
         raise ConfigError(problems)
-    return list(points.values())
+    return list(members.values())
 
 
-def cut(points: Sequence[Point], workers: int) -> list[Unit]:
-    """Group points into units of work, largest first.
+def _without_seed(experiment: Experiment) -> Experiment:
+    """Return what the runs of one point have in common."""
+    return replace(experiment, network=experiment.network.model_copy(update={"seed": 0}))
 
-    Points that differ in nothing but the seed go together, unless there are then fewer units
-    than workers: the largest units are halved until everybody has something to do.
+
+def cut(members: Sequence[Member], workers: int) -> list[Unit]:
+    """Group runs into units of work, largest first.
+
+    Runs that differ in nothing but the seed go together, unless there are then fewer units than
+    workers: the largest units are halved until everybody has something to do.
     """
-    groups: dict[str, list[Point]] = {}
-    for point in points:
-        key = json.dumps([item for item in point.values.items() if item[0] != SEED], default=str)
-        groups.setdefault(key, []).append(point)
-    units = [Unit(tuple(group)) for group in groups.values()]
+    points: dict[str, list[Member]] = {}
+    for member in members:
+        points.setdefault(member.point, []).append(member)
+    units = [Unit(tuple(group)) for group in points.values()]
     while 0 < len(units) < workers:
-        largest = max(units, key=lambda unit: (len(unit.points) > 1, unit.cost))
-        if len(largest.points) == 1:
+        largest = max(units, key=lambda unit: (len(unit.members) > 1, unit.cost))
+        if len(largest.members) == 1:
             break
         units.remove(largest)
-        half = (len(largest.points) + 1) // 2
-        units += [Unit(largest.points[:half]), Unit(largest.points[half:])]
+        half = (len(largest.members) + 1) // 2
+        units += [Unit(largest.members[:half]), Unit(largest.members[half:])]
     return sorted(units, key=lambda unit: -unit.cost)
 
 
@@ -125,12 +156,15 @@ def flatten(sections: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield f"{prefix}{key}", value
 
 
-def _axes(base: Mapping[str, Any], grid: Mapping[str, Any]) -> dict[str, list[Any]]:
+def _axes(
+    base: Mapping[str, Any], grid: Mapping[str, Any], activations: Sequence[str]
+) -> dict[str, list[Any]]:
     """Return the values by dotted key, seeds last, or raise with everything wrong in the grid."""
     problems = []
     axes: dict[str, list[Any]] = {}
     if not grid:
         problems.append("grid: missing or empty; add [grid] with seeds = 1 or lists of values")
+        problems += _problems_of(base, activations)
     for key, values in grid.items():
         if key == "seeds":
             continue
@@ -144,12 +178,36 @@ def _axes(base: Mapping[str, Any], grid: Mapping[str, Any]) -> dict[str, list[An
         else:
             axes[key] = list(values)
     try:
+        _check_size(axes, grid.get("seeds"))
         axes.update(_seeds(base, grid))
     except ConfigError as error:
         problems += error.problems
     if problems:
         raise ConfigError(problems)
     return axes
+
+
+def _problems_of(base: Mapping[str, Any], activations: Sequence[str]) -> list[str]:
+    try:
+        load_experiment(base, (), activations)
+    except ConfigError as error:
+        return error.problems
+    return []
+
+
+def _check_size(axes: Mapping[str, Sequence[Any]], seeds: Any) -> None:
+    """Refuse more runs than anybody can carry out, before they are made one by one."""
+    n_runs = math.prod(len(values) for values in axes.values())
+    if isinstance(seeds, Sequence) and not isinstance(seeds, str):
+        n_runs *= max(1, len(seeds))
+    elif isinstance(seeds, int | float) and math.isfinite(seeds):
+        n_runs = int(n_runs * max(1, seeds))
+    if n_runs > MAX_RUNS:
+        named = f"grid.seeds = {show(seeds)}" if seeds is not None else "grid"
+        raise ConfigError(
+            f"{named}: the grid has {n_runs:.3g} runs, more than {MAX_RUNS:.0e}; list fewer "
+            "values or seeds, or cut it into several sweeps"
+        )
 
 
 def _seeds(base: Mapping[str, Any], grid: Mapping[str, Any]) -> dict[str, list[int]]:

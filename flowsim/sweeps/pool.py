@@ -31,6 +31,16 @@ Answer = TypeVar("Answer")
 MAX_DEATHS = 3
 """A unit of work whose worker has died this often is given up."""
 
+STOP_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+)
+"""Signals that workers ignore while they have no work; work listens to them itself."""
+
+_STOPPED = f"its worker process was asked to stop {MAX_DEATHS} times; nothing else is wrong with it"
+_POLL_SECONDS = 0.2
+_LAST_WORDS_SECONDS = 10.0
+"""Within which a worker that is asked to stop saves its work; after that it is killed."""
+
 _TRACKER_FILTER = "ignore:resource_tracker:UserWarning"
 _ONE_THREAD = {
     name: "1"
@@ -59,8 +69,9 @@ def carry_out(
     units: Sequence[Work],
     call: Callable[[Work], Answer],
     workers: int,
-    on_answer: Callable[[Work, Answer], None],
+    on_answer: Callable[[Work, Answer], Work | None],
     on_death: Callable[[Work, str], None],
+    stop: Callable[[], bool] = lambda: False,
 ) -> None:
     """Call ``call(unit)`` for every unit, in this process or in ``workers`` others.
 
@@ -74,26 +85,30 @@ def carry_out(
     workers : int
         1 works in this process.
     on_answer : callable
-        Called in this process as soon as a unit is done.
+        Called in this process as soon as a unit is done. What it returns is left of the unit and
+        done again, because somebody has stopped the worker.
     on_death : callable
         Called instead, with the reason, for a unit that is given up.
+    stop : callable
+        Asked several times a second, between units at the least. Once it returns True the workers
+        are asked to stop, what they answer is taken, and nothing more is done.
 
     Raises
     ------
-    KeyboardInterrupt
-        After the workers have been stopped.
     FlowsimError
         If ``call`` cannot be sent to another process.
     """
     if workers <= 1:
         for unit in units:
+            if stop():
+                return
             on_answer(unit, call(unit))
         return
     from loky.process_executor import PicklingError
 
     try:
         with _Workers(workers) as pool:
-            _feed(pool, units, call, on_answer, on_death)
+            _feed(pool, units, call, on_answer, on_death, stop)
     except PicklingError as error:
         raise FlowsimError(
             f"workers = {workers}: what was passed to sweep() cannot be sent to other processes "
@@ -105,43 +120,41 @@ def _feed(
     pool: _Workers,
     units: Sequence[Work],
     call: Callable[[Work], Answer],
-    on_answer: Callable[[Work, Answer], None],
+    on_answer: Callable[[Work, Answer], Work | None],
     on_death: Callable[[Work, str], None],
+    stop: Callable[[], bool],
 ) -> None:
     """Keep the pool full until every unit is answered or given up."""
     fresh = deque(_Attempt(unit) for unit in units)
     alone: deque[_Attempt[Work]] = deque()
     running: dict[Future[Answer], _Attempt[Work]] = {}
     while fresh or alone or running:
+        if stop():
+            _hear_out(pool, running, on_answer)
+            return
         while fresh and len(running) < pool.size:
             attempt = fresh.popleft()
             running[pool.submit(call, attempt.work)] = attempt
         if alone and not running:
             attempt = alone.popleft()
             running[pool.submit(call, attempt.work)] = attempt
-        done, _ = wait(running, return_when=FIRST_COMPLETED)
-        dead: list[_Attempt[Work]] = []
-        for future in done:
+        done, _ = wait(running, _POLL_SECONDS, return_when=FIRST_COMPLETED)
+        again: list[_Attempt[Work]] = []
+        broken = any(isinstance(future.exception(), pool.death) for future in done)
+        # One dead worker breaks the whole pool: everything that was running has to run again.
+        for future in list(running) if broken else done:
             attempt = running.pop(future)
             error = future.exception()
-            if isinstance(error, pool.death):
+            if broken and error is not None:
                 attempt.obituary = _obituary(error)
-                dead.append(attempt)
-            else:
-                on_answer(attempt.work, future.result())
-        if not dead:
-            continue
-        # One dead worker breaks the whole pool: everything that was running has to run again.
-        for future, attempt in running.items():
-            error = future.exception()
-            if error is None:
-                on_answer(attempt.work, future.result())
-            else:
-                attempt.obituary = _obituary(error)
-                dead.append(attempt)
-        running.clear()
-        pool.restart()
-        for attempt in dead:
+                again.append(attempt)
+                continue
+            left = on_answer(attempt.work, future.result())
+            if left is not None:
+                again.append(_Attempt(left, attempt.deaths, _STOPPED))
+        if broken:
+            pool.restart()
+        for attempt in again:
             attempt.deaths += 1
             if attempt.deaths >= MAX_DEATHS:
                 on_death(attempt.work, attempt.obituary)
@@ -149,6 +162,22 @@ def _feed(
                 alone.append(attempt)
             else:
                 fresh.appendleft(attempt)
+
+
+def _hear_out(
+    pool: _Workers,
+    running: dict[Future[Answer], _Attempt[Work]],
+    on_answer: Callable[[Work, Answer], Work | None],
+) -> None:
+    """Ask the workers to stop, and take what they have got so far."""
+    deadline = time.monotonic() + _LAST_WORDS_SECONDS
+    waiting = {future for future in running if not future.cancel()}
+    while waiting and time.monotonic() < deadline:
+        pool.ask_to_stop()  # again and again: one may just have begun
+        done, waiting = wait(waiting, _POLL_SECONDS)
+        for future in done:
+            if future.exception() is None:
+                on_answer(running[future].work, future.result())
 
 
 def _obituary(error: BaseException) -> str:
@@ -192,6 +221,13 @@ class _Workers:
                 future: Future[Answer] = Future()
                 future.set_exception(error)
                 return future
+
+    def ask_to_stop(self) -> None:
+        """Send SIGTERM to the workers: those that have no work ignore it."""
+        processes = getattr(self._executor, "_processes", None) or {}
+        for number in list(processes):
+            with contextlib.suppress(OSError):
+                os.kill(number, signal.SIGTERM)
 
     def restart(self) -> None:
         """Stop all workers at once; the next unit starts new ones."""
@@ -237,7 +273,8 @@ def _interrupts_held_back() -> Iterator[None]:
 
 def _enter_worker(parent: int) -> None:
     """Prepare a worker: deaf to Ctrl-C, and gone soon after its parent is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, *STOP_SIGNALS):
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_follow, args=(parent,), daemon=True).start()
 
 

@@ -7,8 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
+from flowsim.errors import FileFormatError
+
 if TYPE_CHECKING:
     from flowsim.result import Run
+    from flowsim.sweeps.store import Source, Stored
 
 
 class RunList(Sequence["Run"]):
@@ -16,11 +19,11 @@ class RunList(Sequence["Run"]):
 
     Parameters
     ----------
-    sources : sequence of path or bytes
-        Files, or images of files in memory.
+    sources : sequence of RunContents, path or Stored
+        Where each is (see `flowsim.sweeps.store`).
     """
 
-    def __init__(self, sources: Sequence[Path | bytes]) -> None:
+    def __init__(self, sources: Sequence[Source]) -> None:
         self._sources = tuple(sources)
 
     def __len__(self) -> int:
@@ -33,14 +36,27 @@ class RunList(Sequence["Run"]):
     def __getitem__(self, index: int | slice) -> Run | RunList:
         if isinstance(index, slice):
             return RunList(self._sources[index])
-        from flowsim.api import open as open_run
         from flowsim.result import Run
+        from flowsim.sweeps.store import Stored
 
         source = self._sources[index]
-        return Run.from_image(source) if isinstance(source, bytes) else open_run(source)
+        return _open_stored(source) if isinstance(source, Stored) else Run(source)
 
     def __repr__(self) -> str:
         return f"<{len(self)} runs>"
+
+
+def _open_stored(source: Stored) -> Run:
+    """Open a run in the file of its point, wherever it is there by now."""
+    from flowsim.recording.reader import open_runs
+    from flowsim.result import Run
+
+    with open_runs(source.path) as runs:
+        positions = range(source.position, source.position + len(runs))
+        for position in (k % len(runs) for k in positions):
+            if runs[position].seed == source.seed:
+                return Run(source.path, position)
+    raise FileFormatError(f"{source.path}: has no run with seed {source.seed} any more")
 
 
 @dataclass(frozen=True)
@@ -58,8 +74,9 @@ class SweepResult:
     n_run, n_skipped : int
         Runs carried out now, and runs that had been finished before.
     failed : list of (str, str)
-        Identity and reason of every run that did not come to an end of its own: its numbers
-        failed, its time was up, or its worker died. Those that wrote a file are among ``runs``.
+        Identity (its point's file and its seed) and reason of every run that did not come to an
+        end of its own: its numbers failed, its time was up, or its worker died. Those that have
+        been saved are among ``runs``.
     """
 
     folder: Path | None

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from flowsim.config import load_grid
-from flowsim.config.source import Overrides
+from flowsim.config.source import Overrides, overrides_without_effect
 from flowsim.data import Dataset, from_arrays
-from flowsim.errors import ConfigError, DataWarning
+from flowsim.errors import ConfigError
 from flowsim.kernels.cpu.threads import usable_cores
+from flowsim.steppers.interruption import Interruption
 from flowsim.sweeps.folder import SweepFolder
-from flowsim.sweeps.grid import Point, Unit, cut, expand
+from flowsim.sweeps.grid import Member, Unit, cut, expand
 from flowsim.sweeps.pool import carry_out
 from flowsim.sweeps.progress import SweepProgress
 from flowsim.sweeps.result import RunList, SweepResult
+from flowsim.sweeps.store import Source, Store
+from flowsim.sweeps.work import Answer, Outcome, run_unit
 
 if TYPE_CHECKING:
     from flowsim.config import Experiment
@@ -30,33 +31,53 @@ if TYPE_CHECKING:
     from flowsim.recording.observables import Frame
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a worker reports of one run.
+class SweepStopped(KeyboardInterrupt):
+    """A signal has stopped a sweep; what is finished is saved, the rest continues from there.
 
     Attributes
     ----------
-    id : str
-        The point's.
-    status, reason : str
-        Of the run; status ``"failed"`` also when there is no run at all.
-    image : bytes or None
-        The run's file, when it is kept in memory.
+    signal : str
+        Its name, such as ``SIGINT`` for Ctrl-C.
     """
 
-    id: str
-    status: str
-    reason: str
-    image: bytes | None = None
+    def __init__(self, signal: str) -> None:
+        super().__init__(signal)
+        self.signal = signal
 
 
 @dataclass
 class _Ledger:
-    """What is known of every run so far."""
+    """What has become of the runs so far.
 
-    images: dict[str, bytes] = field(default_factory=dict)
+    Attributes
+    ----------
+    members : dict
+        All runs of the grid, by identity.
+    store : Store or None
+        None for a sweep in memory.
+    memory : dict
+        The runs of a sweep in memory.
+    """
+
+    members: Mapping[str, Member]
+    store: Store | None = None
+    memory: dict[str, Source] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     n_run: int = 0
+
+    def enter(self, outcome: Outcome) -> None:
+        """Take one run from its worker."""
+        self.n_run += 1
+        if outcome.status != "complete":
+            self.failed[outcome.id] = outcome.reason
+        if self.store is not None:
+            self.store.add(self.members[outcome.id], outcome.source, outcome.status)
+        elif outcome.source is not None:
+            self.memory[outcome.id] = outcome.source
+
+    def source(self, member: Member) -> Source | None:
+        """Where a run is."""
+        return self.memory.get(member.id) if self.store is None else self.store.source(member)
 
 
 def sweep(
@@ -84,9 +105,10 @@ def sweep(
         A grid file; the same as nested dictionaries with a section ``grid``; or an experiment,
         with ``grid`` given beside it.
     output : path, optional
-        Folder that gets ``grid.toml`` and ``runs/<id>.h5``. A run that is finished there is not
-        carried out again, so that a sweep which was stopped continues, and values may be added
-        to the grid. Without a folder the runs stay in memory.
+        Folder that gets ``grid.toml`` and ``runs/<id>.h5``, one file a grid point with all its
+        seeds. A run that is finished there is not carried out again, and one that was stopped
+        goes on where it was: the same call continues a sweep, however it ended. Values and seeds
+        may be added to the grid. Without a folder the runs stay in memory.
     grid : dict, optional
         Lists of values by dotted key, ``{"scaling.gamma": [0.5, 1.0], "seeds": 5}``.
     workers : int, optional
@@ -120,8 +142,11 @@ def sweep(
         With everything wrong at any point of the grid, before anything is run or written.
     FlowsimError
         If another sweep is writing to the folder.
-    KeyboardInterrupt
-        After the workers have been stopped; finished runs are kept.
+    StorageError
+        If finished runs cannot be saved.
+    SweepStopped
+        A KeyboardInterrupt, after Ctrl-C or another signal to stop (``signal`` names it).
+        Finished runs are kept, the others continue where they are.
     """
     workers = _check_workers(workers)
     base, axes = _base_and_grid(experiment, grid, overrides)
@@ -134,11 +159,12 @@ def sweep(
         own += (activation.name,)
         base, _ = load_grid(base, {"network.activation": activation.name})
     options = {"dataset": dataset, "activation": activation, "observables": observables}
-    points = expand(base, axes, None if dataset is None else dataset.n_samples, own)
+    members = expand(base, axes, None if dataset is None else dataset.n_samples, own)
+    job = partial(_execute, workers=workers, progress=progress, options=options)
+    ledger = _Ledger({member.id: member for member in members})
     if output is None:
-        ledger = _Ledger()
-        _execute(points, None, workers, progress, len(points), options, ledger)
-        return _result(None, points, 0, ledger)
+        job(members, None, ledger)
+        return _result(None, members, members, ledger)
     if isinstance(experiment, str | os.PathLike) and Path(experiment).resolve() == (
         Path(output).resolve() / "grid.toml"
     ):
@@ -148,15 +174,18 @@ def sweep(
         )
     folder = SweepFolder(output)
     if not overwrite:
-        folder.check(points, own)
-    with ExitStack() as stack:
-        stack.enter_context(folder.lock())
+        folder.check(members, own)
+    with folder.lock():
         folder.prepare(base, axes, overwrite)
-        stack.callback(folder.remove_parts)
-        ledger = _Ledger()
-        missing = _missing(points, folder, ledger)
-        _execute(missing, folder, workers, progress, len(points), options, ledger)
-        return _result(folder, points, len(points) - len(missing), ledger)
+        ledger.store = Store(folder, members)
+        ledger.failed.update(ledger.store.failed)
+        missing = ledger.store.missing()
+        try:
+            job(missing, folder.runs, ledger)
+        finally:
+            ledger.store.save()
+        ledger.failed.update(ledger.store.failed)
+        return _result(folder, members, missing, ledger)
 
 
 def _check_workers(workers: int | None) -> int:
@@ -174,12 +203,17 @@ def _base_and_grid(
     experiment: Any, grid: Mapping[str, Any] | None, overrides: Overrides
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what all points have in common, and the grid."""
+    if not isinstance(overrides, str | Mapping):
+        overrides = list(overrides)
     base, inside = load_grid(experiment, overrides)
     if grid is None:
         return base, inside
     if inside:
         raise ConfigError("grid: given in the experiment and beside it; keep one of the two")
-    return base, load_grid({"grid": grid})[1]
+    axes = load_grid({"grid": grid})[1]
+    if problems := overrides_without_effect(overrides, axes):
+        raise ConfigError(problems)
+    return base, axes
 
 
 def _given_data(
@@ -196,121 +230,75 @@ def _given_data(
     return from_arrays(x, y, arrays["x_test"], arrays["y_test"], bias=bias)
 
 
-def _missing(points: list[Point], folder: SweepFolder, ledger: _Ledger) -> list[Point]:
-    """Return the points that are not finished; note the reasons of those that failed."""
-    missing = []
-    for point in points:
-        status = folder.finished(point)
-        if status is None:
-            missing.append(point)
-        elif status == "failed":
-            ledger.failed[point.id] = folder.stop_reason(point)
-    return missing
-
-
 def _execute(
-    points: list[Point],
-    folder: SweepFolder | None,
+    members: list[Member],
+    runs: Path | None,
+    ledger: _Ledger,
+    *,
     workers: int,
     progress: bool,
-    n_points: int,
     options: dict[str, Any],
-    ledger: _Ledger,
 ) -> None:
-    """Carry out ``points`` and enter what became of them into ``ledger``."""
-    if not points:
+    """Carry out ``members`` and enter what became of them into ``ledger``."""
+    if not members:
         return
-    workers = min(workers, len(points))
-    units = cut(points, workers)
+    workers = min(workers, len(members))
+    units = cut(members, workers)
+    if ledger.store is not None:
+        units = [replace(unit, whole=ledger.store.is_whole(unit)) for unit in units]
+    interruption = Interruption()
     call = partial(
         run_unit,
-        runs=None if folder is None else folder.runs,
+        runs=runs,
         options={key: value for key, value in options.items() if value is not None},
         threads=None if workers == 1 else 1,
+        interruption=interruption if workers == 1 else None,
     )
-    with SweepProgress(progress, len(points), n_points, sum(u.cost for u in units)) as bar:
+    cost = sum(unit.cost for unit in units)
+    n_members = len(ledger.members)
+    with (
+        interruption.listening(),
+        SweepProgress(progress, len(members), n_members, cost) as bar,
+    ):
 
-        def note(unit: Unit, outcomes: list[Outcome]) -> None:
-            for outcome in outcomes:
-                ledger.n_run += 1
-                if outcome.image is not None:
-                    ledger.images[outcome.id] = outcome.image
-                if outcome.status != "complete":
-                    ledger.failed[outcome.id] = outcome.reason
-            bar.advance(len(unit.points), unit.cost, len(ledger.failed))
+        def note(unit: Unit, answer: Answer) -> Unit | None:
+            ended = {outcome.id for outcome in answer.outcomes}
+            for outcome in answer.outcomes:
+                ledger.enter(outcome)
+            done = [member for member in unit.members if member.id in ended]
+            bar.advance(len(done), sum(m.cost for m in done), len(ledger.failed))
+            left = tuple(member for member in unit.members if member.id not in ended)
+            return Unit(left) if left else None
 
         def give_up(unit: Unit, reason: str) -> None:
-            note(unit, [Outcome(point.id, "failed", reason) for point in unit.points])
+            outcomes = [Outcome(member.id, "failed", reason) for member in unit.members]
+            note(unit, Answer(tuple(outcomes)))
 
-        carry_out(units, call, workers, note, give_up)
+        def stop() -> bool:
+            if ledger.store is not None:
+                ledger.store.save(if_due=True)
+            return bool(interruption.name)
 
-
-def run_unit(
-    unit: Unit, runs: Path | None, options: dict[str, Any], threads: int | None
-) -> list[Outcome]:
-    """Carry out one unit of work; the function that worker processes call.
-
-    Parameters
-    ----------
-    unit : Unit
-    runs : Path or None
-        Folder for the files; None returns their images.
-    options : dict
-        Further arguments of `flowsim.simulate`.
-    threads : int or None
-        Threads for each run, in place of the experiment's.
-    """
-    with warnings.catch_warnings():
-        # The parent has made the same data, and has shown these.
-        warnings.simplefilter("ignore", DataWarning)
-        return [_run_point(point, runs, options, threads) for point in unit.points]
-
-
-def _run_point(
-    point: Point, runs: Path | None, options: dict[str, Any], threads: int | None
-) -> Outcome:
-    """Carry out one run. What goes wrong with it goes into the outcome, not up."""
-    from flowsim.api import simulate
-
-    experiment = point.experiment
-    if threads is not None:
-        experiment = experiment.with_overrides({"integrate.threads": threads})
-    file = None if runs is None else runs / f"{point.id}.h5"
-    try:
-        run = simulate(experiment, output=file, overwrite=True, **options)
-        with run:
-            status, reason = run.status, run.stop_reason
-            image = run.file_image() if file is None else None
-        if status == "preempted" and reason.startswith("interrupted"):
-            # Ctrl-C in a sweep that runs in its own process: pass it on, keep finished runs only.
-            if file is not None:
-                file.unlink(missing_ok=True)
-            raise KeyboardInterrupt
-    except Exception as error:
-        # Whatever it is: one run must not take the others down, and its reason is reported.
-        return Outcome(point.id, "failed", f"{type(error).__name__}: {error}")
-    return Outcome(point.id, status, reason, image)
+        carry_out(units, call, workers, note, give_up, stop)
+    if interruption.name:
+        raise SweepStopped(interruption.name)
 
 
 def _result(
-    folder: SweepFolder | None, points: list[Point], n_skipped: int, ledger: _Ledger
+    folder: SweepFolder | None, members: list[Member], missing: list[Member], ledger: _Ledger
 ) -> SweepResult:
     """Collect the runs in the order of the grid."""
-    kept: list[Point] = []
-    sources: list[Path | bytes] = []
-    for point in points:
-        source = ledger.images.get(point.id) if folder is None else folder.file(point)
-        if source is None or (isinstance(source, Path) and not source.exists()):
-            continue
-        kept.append(point)
-        sources.append(source)
+    found = [(member, ledger.source(member)) for member in members]
+    kept = [(member, source) for member, source in found if source is not None]
     return SweepResult(
         folder=None if folder is None else folder.path,
-        runs=RunList(sources),
-        values=[point.values for point in kept],
+        runs=RunList([source for _, source in kept]),
+        values=[member.values for member, _ in kept],
         n_run=ledger.n_run,
-        n_skipped=n_skipped,
+        n_skipped=len(members) - len(missing),
         failed=[
-            (point.id, ledger.failed[point.id]) for point in points if point.id in ledger.failed
+            (member.id, ledger.failed[member.id])
+            for member in members
+            if member.id in ledger.failed
         ],
     )

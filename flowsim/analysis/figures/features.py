@@ -148,11 +148,15 @@ def make_features_figure(
 
 
 def draw(
-    source: Source, *, scale: str = "linear", max_neurons: int = MAX_NEURONS
+    source: Source,
+    *,
+    scale: str = "linear",
+    max_neurons: int = MAX_NEURONS,
+    member: int | None = None,
 ) -> tuple[Figure, list[Row]]:
     """Return the figure and its numbers (see `make_features_figure`)."""
     _check(scale, max_neurons)
-    with one_run(source) as run:
+    with one_run(source, member) as run:
         states = read_features(run, max_neurons=max_neurons)
         return _draw(states, is_angle(run), scale), features_rows(states)
 

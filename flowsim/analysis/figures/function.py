@@ -66,10 +66,14 @@ def make_function_figure(
 
 
 def draw(
-    source: Source, *, predict: Predict | None = None, points: int = GRID
+    source: Source,
+    *,
+    predict: Predict | None = None,
+    points: int = GRID,
+    member: int | None = None,
 ) -> tuple[Figure, list[Row]]:
     """Return the figure and its numbers (see `make_function_figure`)."""
-    with one_run(source) as run:
+    with one_run(source, member) as run:
         rows = function_rows(run, predict, points=points)
     return _draw(rows), rows
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flowsim.analysis.collect import Source, flatten, read_runs, varying_keys
+from flowsim.analysis.collect import Source, flatten, nothing_read, read_runs, varying_keys
 from flowsim.analysis.figures.style import (
     Row,
     colours,
@@ -147,8 +147,7 @@ def draw(source: Source, *, time: str = "tau", scale: str = "log") -> tuple[Figu
     if curves:
         warn_skipped(skipped)
     elif skipped:
-        name, reason = next(iter(skipped.items()))
-        raise ConfigError(f"path: no readable run in it; {name}: {reason}")
+        raise nothing_read(skipped)
     return make_loss_figure(curves, time=time, scale=scale), loss_rows(curves, time=time)
 
 

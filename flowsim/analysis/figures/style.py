@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
-from flowsim.analysis.collect import Source, find_runs
+from flowsim.analysis.collect import Source, find_runs, opened
 from flowsim.errors import ConfigError, FlowsimError
 
 if TYPE_CHECKING:
@@ -130,22 +130,37 @@ def key_label(key: str, value: Any) -> str:
 
 
 @contextlib.contextmanager
-def one_run(source: Source) -> Iterator[RunFile]:
-    """Open the one run that a figure is about; an open run passes through."""
-    from flowsim.recording.reader import open_run
+def one_run(source: Source, member: int | None = None) -> Iterator[RunFile]:
+    """Open the one run that a figure is about; an open run passes through.
 
-    found = find_runs(source)
-    if len(found) != 1:
-        raise ConfigError(
-            f"path = {source!s:.80}: holds {len(found)} runs and this figure shows one; "
-            "give one run file"
-        )
-    name, item = found[0]
-    if isinstance(item, (str, os.PathLike)):
-        with open_run(Path(item)) as run:
-            yield run
-    else:
-        yield item
+    Parameters
+    ----------
+    source : see `flowsim.analysis.collect.find_runs`
+    member : int, optional
+        Position of the run in an ensemble that has several.
+    """
+    found = list(find_runs(source))
+    with contextlib.ExitStack() as stack:
+        if len(found) == 1:
+            runs = stack.enter_context(opened(*found[0]))
+        elif any(isinstance(item, (str, os.PathLike)) for _, item in found):
+            raise ConfigError(
+                f"path = {source!s:.80}: holds {len(found)} files and this figure shows one run; "
+                "give one run file"
+            )
+        else:
+            runs = [
+                (name, item) for name, item in found if not isinstance(item, (str, os.PathLike))
+            ]
+        if member is None and len(runs) > 1:
+            raise ConfigError(
+                f"path = {source!s:.80}: holds {len(runs)} runs and this figure shows one; choose "
+                f"it with member = 0 (--set member=0) up to {len(runs) - 1}"
+            )
+        position = 0 if member is None else member
+        if isinstance(position, bool) or position not in range(len(runs)):
+            raise ConfigError(f"member = {member!r}: no such run; choose from 0 to {len(runs) - 1}")
+        yield runs[position][1]
 
 
 def warn_skipped(skipped: Mapping[str, str]) -> None:

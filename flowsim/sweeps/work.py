@@ -1,0 +1,164 @@
+"""What a worker does: the runs of one unit, one after the other."""
+
+from __future__ import annotations
+
+import signal
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flowsim.errors import DataWarning, StorageError
+from flowsim.recording.contents import RunContents
+from flowsim.recording.hdf5 import file_image
+from flowsim.recording.places import put
+from flowsim.steppers.interruption import Interruption
+from flowsim.sweeps.grid import Member, Unit
+from flowsim.sweeps.pool import STOP_SIGNALS
+from flowsim.sweeps.store import FINISHED, SAVE_SECONDS, Source, Stored, write_point
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a worker reports of one run.
+
+    Attributes
+    ----------
+    id : str
+        Identity of the run.
+    status, reason : str
+        Of the run; status ``"failed"`` also when there is no run at all.
+    source : RunContents, Path, Stored or None
+        Where the run is.
+    """
+
+    id: str
+    status: str
+    reason: str
+    source: Source | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a worker reports of a unit: the runs that came to their end before it was stopped."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+def run_unit(
+    unit: Unit,
+    runs: Path | None,
+    options: dict[str, Any],
+    threads: int | None,
+    interruption: Interruption | None = None,
+) -> Answer:
+    """Carry out one unit of work; the function that worker processes call.
+
+    Parameters
+    ----------
+    unit : Unit
+    runs : Path or None
+        Folder of the files; None keeps everything in memory.
+    options : dict
+        Further arguments of `flowsim.api.simulate_member`.
+    threads : int or None
+        Threads for each run, in place of the experiment's.
+    interruption : Interruption, optional
+        Who listens for signals; by default, in a worker process, this function.
+    """
+    outcomes: list[Outcome] = []
+    saved = time.monotonic()
+    with warnings.catch_warnings(), _listening(interruption) as heard:
+        # The parent has made the same data, and has shown these.
+        warnings.simplefilter("ignore", DataWarning)
+        for member in unit.members:
+            if heard.name:
+                break
+            outcome = _run_member(member, runs, options, threads, heard)
+            if outcome is not None:
+                outcomes.append(outcome)
+            if runs is not None and time.monotonic() - saved >= SAVE_SECONDS:
+                outcomes = [_save(runs, outcome) for outcome in outcomes]
+                saved = time.monotonic()
+        if runs is not None and unit.whole and len(outcomes) == len(unit.members):
+            outcomes = _save_whole(runs, unit, outcomes)
+    return Answer(tuple(outcomes))
+
+
+@contextmanager
+def _listening(interruption: Interruption | None) -> Iterator[Interruption]:
+    """Listen to signals that worker processes ignore while they have no work."""
+    if interruption is not None:
+        yield interruption
+        return
+    interruption = Interruption()
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
+    try:
+        with interruption.listening():
+            yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _run_member(
+    member: Member,
+    runs: Path | None,
+    options: dict[str, Any],
+    threads: int | None,
+    interruption: Interruption,
+) -> Outcome | None:
+    """Carry out one run; None if a signal stopped it. What goes wrong goes into the outcome."""
+    from flowsim.api import simulate_member
+
+    experiment = member.experiment
+    path = None if runs is None else runs / f"{member.id}.h5"
+    try:
+        if threads is not None:
+            experiment = experiment.with_overrides({"integrate.threads": threads})
+        run, stopped = simulate_member(experiment, path, interruption=interruption, **options)
+        with run:
+            if stopped and run.status not in FINISHED:
+                return None
+            in_memory = path is None or not path.exists()
+            source = run.contents() if in_memory else path
+            return Outcome(member.id, run.status, run.stop_reason, source)
+    except Exception as error:
+        # Whatever it is: one run must not take the others down, and its reason is reported.
+        return Outcome(member.id, "failed", f"{type(error).__name__}: {error}")
+
+
+def _save(runs: Path, outcome: Outcome) -> Outcome:
+    """Give a run that is only in memory a file of its own."""
+    if not isinstance(outcome.source, RunContents):
+        return outcome
+    path = runs / f"{outcome.id}.h5"
+    try:
+        put(path, file_image(outcome.source))
+    except StorageError:
+        return outcome  # the parent will meet this too, and knows whom to tell
+    return replace(outcome, source=path)
+
+
+def _save_whole(runs: Path, unit: Unit, outcomes: list[Outcome]) -> list[Outcome]:
+    """Write the file of a point, all of whose runs are in this unit."""
+    finished: dict[int, RunContents | Path] = {}
+    for member, outcome in zip(unit.members, outcomes, strict=True):
+        source = outcome.source
+        if outcome.status in FINISHED and isinstance(source, RunContents | Path):
+            finished[member.seed] = source
+    first = unit.members[0]
+    path = runs / f"{first.point}.h5"
+    try:
+        damaged = write_point(path, finished, first.experiment.record.compression)
+    except StorageError:
+        return outcomes
+    return [
+        replace(outcome, source=Stored(path, member.seed))
+        if member.seed in finished and member.seed not in damaged
+        else outcome
+        for member, outcome in zip(unit.members, outcomes, strict=True)
+    ]
