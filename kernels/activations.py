@@ -53,6 +53,9 @@ class Activation:
         standard deviations enter the normalised flow through kappa and kappa' alone.
     kinked : bool
         True if sigma' jumps somewhere; decides which method ``auto`` takes.
+    leak : float, optional
+        For sigma(z) = z where z > 0 and leak z elsewhere, sigma'(0) = leak: kernels may then work
+        with the signs of z alone, and need not call ``value`` and ``derivative``.
     """
 
     name: str
@@ -60,6 +63,7 @@ class Activation:
     derivative: Callable[..., object]
     homogeneous: bool = False
     kinked: bool = False
+    leak: float | None = None
 
 
 def _relu(z):
@@ -158,9 +162,14 @@ def _x2_tanh_x_derivative(z):
 ACTIVATIONS: dict[str, Activation] = {
     entry.name: entry
     for entry in (
-        Activation("relu", _relu, _relu_derivative, homogeneous=True, kinked=True),
+        Activation("relu", _relu, _relu_derivative, homogeneous=True, kinked=True, leak=0.0),
         Activation(
-            "leaky_relu", _leaky_relu, _leaky_relu_derivative, homogeneous=True, kinked=True
+            "leaky_relu",
+            _leaky_relu,
+            _leaky_relu_derivative,
+            homogeneous=True,
+            kinked=True,
+            leak=_LEAK,
         ),
         Activation("tanh", _tanh, _tanh_derivative),
         Activation("erf", _erf, _erf_derivative),
@@ -168,7 +177,7 @@ ACTIVATIONS: dict[str, Activation] = {
         Activation("elu", _elu, _elu_derivative),
         Activation("softplus", _softplus, _softplus_derivative),
         Activation("silu", _silu, _silu_derivative),
-        Activation("linear", _linear, _linear_derivative, homogeneous=True),
+        Activation("linear", _linear, _linear_derivative, homogeneous=True, leak=1.0),
         Activation("x_tanh_x", _x_tanh_x, _x_tanh_x_derivative),
         Activation("x2_tanh_x", _x2_tanh_x, _x2_tanh_x_derivative),
     )

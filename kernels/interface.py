@@ -66,26 +66,44 @@ class TwoLayerKernels(Protocol):
         """Write d theta / d time for ``residual`` into ``out``. One pass."""
 
     def combine(
-        self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array
+        self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array | None
     ) -> np.ndarray:
-        """Write base + step sum_j weights[j] slopes[j] into ``out``; return f there. One pass."""
+        """Write base + step sum_j weights[j] slopes[j] into ``out``; return f there. One pass.
+
+        Without ``out`` that state is kept nowhere.
+        """
 
     def advance(
         self,
-        theta: Array,
+        theta: Array | None,
         residual: np.ndarray,
         base: Array,
         slopes: Array,
         weights: np.ndarray,
         step: float,
-        out: Array,
+        out: Array | None,
         slope: Array | None = None,
+        here: np.ndarray | None = None,
     ) -> np.ndarray:
         """Rate at ``theta``, then combine, then outputs, in one pass.
 
         ``weights`` has one entry more than the slopes used: its last one is for the velocity at
-        ``theta``, which is kept in ``slope`` if that is given. ``out`` may be ``theta``.
-        Returns f (n,) at ``out``.
+        ``theta``, which is kept in ``slope`` if that is given. ``out`` may be ``theta``; without
+        ``out`` the new state is kept nowhere. With ``here`` the rate is taken at
+        base + step sum_j here[j] slopes[j] in the place of ``theta``, which is not read: a stage
+        that can be made again from slopes that are read anyway need not be stored.
+        Returns f (n,) at the new state.
+        """
+
+    def rate_and_errors(
+        self, theta: Array, residual: np.ndarray, slopes: Array, weights: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """End of a step of an embedded method, in one pass.
+
+        Writes d theta / d time into the last of the ``slopes``. The errors of the e embedded
+        solutions are then step sum_j weights[., j] slopes[j], for ``weights`` (e, stages).
+        Returns f at theta minus each error (e, n), and the sums of squares over all neurons, each
+        as (output, input), of the errors and, last, of ``theta`` (e + 1, 2).
         """
 
     def squared_norms(self, theta: Array, reference: Array | None, neurons: int) -> np.ndarray:

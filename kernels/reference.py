@@ -62,27 +62,47 @@ class ReferenceKernels:
         slopes: np.ndarray,
         weights: np.ndarray,
         step: float,
-        out: np.ndarray,
+        out: np.ndarray | None,
     ) -> np.ndarray:
         used = np.asarray(slopes[: len(weights)], np.float64)
-        out[...] = base + step * np.einsum("j,jrk->rk", weights, used)
-        return self.outputs(out)
+        new = np.asarray(base + step * np.einsum("j,jrk->rk", weights, used), self.dtype)
+        if out is not None:
+            out[...] = new
+        return self.outputs(new)
 
     def advance(
         self,
-        theta: np.ndarray,
+        theta: np.ndarray | None,
         residual: np.ndarray,
         base: np.ndarray,
         slopes: np.ndarray,
         weights: np.ndarray,
         step: float,
-        out: np.ndarray,
+        out: np.ndarray | None,
         slope: np.ndarray | None = None,
+        here: np.ndarray | None = None,
     ) -> np.ndarray:
+        if here is not None:
+            theta = np.empty_like(base)
+            self.combine(base, slopes, here, step, theta)
+        assert theta is not None
         velocity = np.empty_like(theta) if slope is None else slope
         self.rate(theta, residual, velocity)
         used = np.concatenate([slopes[: len(weights) - 1], velocity[None]])
         return self.combine(base, used, weights, step, out)
+
+    def rate_and_errors(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.rate(theta, residual, slopes[-1])
+        f = np.array([self.combine(theta, slopes, -row, step, None) for row in weights])
+        squares = [self.squared_combination(slopes, step * row) for row in weights]
+        return f, np.array([*squares, self.squared_norms(theta, None, self.neurons)])
 
     def squared_norms(
         self, theta: np.ndarray, reference: np.ndarray | None, neurons: int

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 
 from flowsim.kernels import BACKENDS, two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
+from flowsim.kernels.cpu import fused as fused_module
 from flowsim.kernels.cpu import sweep as sweep_module
-from flowsim.kernels.cpu import two_layer as cpu_module
-from flowsim.kernels.cpu.sweep import BLOCK
+from flowsim.kernels.cpu.fused import BLOCK
+from flowsim.kernels.cpu.passes import GRAM_GROUP
 from flowsim.kernels.interface import TwoLayerField
 
 TOLERANCE = {"float64": 1e-13, "float32": 1e-5}
-SIZES = [1, 7, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17]
+SIZES = [1, 7, BLOCK // 2 + 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17]
 
 
 def make_field(n, d, activation="relu", seed=0, scale=1.0):
@@ -105,6 +106,7 @@ def compare(field, neurons, dtype, seed=1):
     scales = (outputs_size, rate_size, rate_size, outputs_size, rate_size)
     for value, expected, scale in zip(results[1], results[0], scales, strict=True):
         assert error(value, expected, max(scale, np.max(np.abs(expected)))) < 2 * tolerance
+    compare_stages(reference, cpu, theta, residual, slopes[0], outputs_size, rate_size, tolerance)
 
     same = cpu.squared_norms(theta, None, neurons)
     assert error(same, reference.squared_norms(theta, None, neurons)) < 1e-13
@@ -121,9 +123,39 @@ def compare(field, neurons, dtype, seed=1):
         assert cpu.activity(theta) == reference.activity(theta)
 
 
+def compare_stages(reference, cpu, theta, residual, slopes, outputs_size, rate_size, tolerance):
+    """A stage that is made again from slopes, and the end of a step with two errors."""
+    here, weights = np.array([0.2, -0.1]), np.array([0.3, 0.1, -0.2])
+    errors = np.array([[0.02, -0.01, 0.03], [0.0, 0.01, -0.02]])
+    results = []
+    for kernels in (reference, cpu):
+        slope, mine = kernels.empty(), kernels.array(slopes)
+        f = kernels.advance(None, residual, theta, mine[:2], weights, 0.1, None, slope, here)
+        g, squares = kernels.rate_and_errors(theta, residual, mine, errors, 0.1)
+        results.append((f, slope, g, mine[2], np.sqrt(squares)))
+    scales = (outputs_size, rate_size, outputs_size, rate_size, rate_size)
+    for value, expected, scale in zip(results[1], results[0], scales, strict=True):
+        assert error(value, expected, max(scale, np.max(np.abs(expected)))) < 2 * tolerance
+
+
+def test_a_stage_made_again_is_the_stage_that_was_stored():
+    for activation in ("relu", "tanh"):
+        field = make_field(4, 3, activation)
+        _, cpu = pair(field, 700, "float64")
+        theta, slopes = cpu.array(state(field, 700)), cpu.empty(2)
+        slopes[:] = np.random.default_rng(5).normal(size=slopes.shape)
+        here, weights, e = np.array([0.5, 0.25]), np.array([0.1, 0.2, 0.7]), np.ones(4)
+        stored, out, again, slope = cpu.empty(), cpu.empty(), cpu.empty(), cpu.empty()
+        cpu.combine(theta, slopes, here, 0.1, stored)
+        f = cpu.advance(stored, e, theta, slopes, weights, 0.1, out)
+        g = cpu.advance(None, e, theta, slopes, weights, 0.1, again, slope, here)
+        assert np.array_equal(f, g)
+        assert np.array_equal(out, again)
+
+
 def test_a_large_gram_matrix_over_several_groups():
     field = make_field(20, 2)
-    neurons = BLOCK * (cpu_module._GRAM_GROUP + 3) + 5
+    neurons = BLOCK * (GRAM_GROUP + 3) + 5
     reference, cpu = pair(field, neurons, "float64")
     theta = state(field, neurons)
     assert error(cpu.grams(theta), reference.grams(theta)) < 1e-13
@@ -150,7 +182,7 @@ def test_bits_do_not_depend_on_threads_or_on_the_run(dtype):
     seen = set()
     for threads in (1, 1, 2, 3, 5):
         _, cpu = pair(field, neurons, dtype, threads)
-        assert cpu._threads == threads
+        assert cpu.passes.threads == threads
         out = cpu.empty()
         f = cpu.advance(
             theta, residual, theta, cpu.empty(0), np.array([1.0]), 0.1, out, cpu.empty()
@@ -160,17 +192,22 @@ def test_bits_do_not_depend_on_threads_or_on_the_run(dtype):
     assert len(seen) == 1
 
 
-def test_kernels_are_compiled_once_per_dtype():
-    for activation in ("relu", "tanh"):
-        for n, d, scale in ((1, 1, 1.0), (4, 2, 0.5), (9, 5, 2.0)):
-            for dtype in ("float64", "float32"):
-                field = make_field(n, d, activation, scale=scale)
-                _, cpu = pair(field, 300, dtype)
-                theta = cpu.array(state(field, 300))
-                cpu.outputs(theta)
-                cpu.rate(theta, np.ones(n), cpu.empty())
-                cpu.advance(theta, np.ones(n), theta, cpu.empty(2), np.ones(2), 0.1, cpu.empty())
-    assert len(sweep_module.sweep.signatures) == 2
+def test_no_parameter_compiles_the_kernels_again():
+    compiled = {}
+    for n, scale in ((1, 1.0), (4, 0.5), (9, 2.0)):
+        for activation in ("relu", "leaky_relu", "tanh", "gelu"):
+            for d in (1, 2, 5):
+                for dtype in ("float64", "float32"):
+                    field = make_field(n, d, activation, scale=scale)
+                    _, cpu = pair(field, 300, dtype)
+                    theta = cpu.array(state(field, 300))
+                    cpu.outputs(theta)
+                    cpu.rate(theta, np.ones(n), cpu.empty())
+                    slopes = cpu.empty(2)
+                    cpu.advance(theta, np.ones(n), theta, slopes, np.ones(2), 0.1, cpu.empty())
+        compiled[n] = len(sweep_module.sweep.signatures), len(fused_module.sweep.signatures)
+    assert compiled[1] == compiled[4] == compiled[9]
+    assert compiled[1][0] == 2  # a dtype
 
 
 @pytest.mark.parametrize("name", sorted(ACTIVATIONS))

@@ -1,11 +1,11 @@
-"""The one compiled loop over the neurons of a two-layer network.
+"""Passes for any activation: one compiled loop over blocks of neurons.
 
-Every stage of every method is this sweep with some of its four parts switched on, block by block
+Every stage of every method is this sweep with some of its parts switched on, block by block
 while the block is in cache:
 
-1. *rate*: the neurons' velocities at ``theta`` for a given residual,
-2. *combine*: the next state ``out = base + sum_j weights[j] slopes[j] (+ weights[-1] velocity)``,
-3. *outputs*: the contribution of the block to f at the state just written.
+1. *rate*: the neurons' velocities at ``theta``, or at a combination of slopes, for a residual,
+2. *combine*: the next state ``base + sum_j weights[j] slopes[j] (+ weights[-1] velocity)``,
+3. *outputs*: the contribution of the block to f at the state just made.
 
 Blocks have a fixed size and each writes its own row of ``partial``; the caller adds the rows in
 block order, so neither the number of threads nor their timing changes a bit of the result.
@@ -77,9 +77,9 @@ def _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity
 
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 def _block_combine(
-    base, slopes, weights, n_slopes, use_velocity, velocity, start, size, increment, out
+    base, slopes, weights, n_slopes, use_velocity, velocity, start, size, increment, state
 ):
-    """Write base + (sum_j weights[j] slopes[j] (+ weights[n_slopes] velocity)) of the block."""
+    """Write base + (sum_j weights[j] slopes[j] (+ weights[n_slopes] velocity)) into state."""
     for row in range(base.shape[0]):
         # The increment is added up first: next to the state its small terms would lose digits.
         if use_velocity:
@@ -97,9 +97,9 @@ def _block_combine(
                 for k in range(size):
                     increment[k] += weight * slope[k]
         row_base = base[row, start : start + size]
-        row_out = out[row, start : start + size]
+        row_state = state[row, :size]
         for k in range(size):
-            row_out[k] = row_base[k] + increment[k]
+            row_state[k] = row_base[k] + increment[k]
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
@@ -115,11 +115,21 @@ def _block_outputs(value, scale, x, theta, start, size, z, s, partial):
         partial[i] = total
 
 
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def _block_copy(source, first, target, start, size):
+    """Copy columns of all rows."""
+    for row in range(source.shape[0]):
+        row_source = source[row, first : first + size]
+        row_target = target[row, start : start + size]
+        for k in range(size):
+            row_target[k] = row_source[k]
+
+
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 def sweep(
     first, last, value, both, scale, x, mobility, residual, theta,
-    base, slopes, n_slopes, weights, slope, out, partial,
-    use_rate, use_slope, use_combine, use_outputs,
+    base, slopes, n_slopes, here, weights, slope, out, partial,
+    use_here, use_rate, use_slope, use_combine, use_out, use_outputs,
 ):  # fmt: skip
     """Sweep over the blocks ``first`` to ``last`` (exclusive) of neurons.
 
@@ -136,43 +146,99 @@ def sweep(
     mobility : (1 + d,) array
         Factor of each row of the velocity: -mobility kappa / n.
     residual : (n,) array
-        e at ``theta``; read with ``use_rate``.
+        e where the rate is taken; read with ``use_rate``.
     theta : (1 + d, neurons) array
-        State: row 0 the output weights, the others the input weights.
+        State: row 0 the output weights, the others the input weights. Not read with ``use_here``.
     base, slopes, weights : (1 + d, neurons), (stages, 1 + d, neurons), (stages + 1,) arrays
         Of the combination; the weights include the step size. The first ``n_slopes`` slopes count,
         then, with ``use_rate``, the velocity just computed.
+    here : (n_slopes,) array
+        With ``use_here`` the rate is taken at base + sum_j here[j] slopes[j].
     slope : (1 + d, neurons) array
         Where the velocity goes with ``use_slope``.
     out : (1 + d, neurons) array
-        The combined state; it may be ``theta`` itself.
+        Where the combined state goes with ``use_out``; it may be ``theta`` itself.
     partial : (blocks, n) float64 array
         Each block's part of f / kappa, with ``use_outputs``.
-    use_rate, use_slope, use_combine, use_outputs : bool
+    use_here, use_rate, use_slope, use_combine, use_out, use_outputs : bool
         The parts that are switched on. Without ``use_combine`` the outputs are those of ``theta``.
     """
     n_samples, n_inputs = x.shape
-    neurons = theta.shape[1]
+    source = theta if theta.shape[1] > 0 else base
+    neurons = source.shape[1]
+    z = np.empty(BLOCK, source.dtype)
+    s = np.empty(BLOCK, source.dtype)
+    ds = np.empty(BLOCK, source.dtype)
+    velocity = np.empty((1 + n_inputs, BLOCK), source.dtype)
+    state = np.empty((1 + n_inputs, BLOCK), source.dtype)
+    for block in range(first, last):
+        start = block * BLOCK
+        size = min(BLOCK, neurons - start)
+        if use_rate:
+            if use_here:
+                _block_combine(base, slopes, here, n_slopes, False, velocity, start, size, z, state)
+                _block_rate(both, scale, x, residual, state, 0, size, z, s, ds, velocity)
+            else:
+                _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
+            for row in range(1 + n_inputs):
+                factor = mobility[row]
+                row_velocity = velocity[row, :size]
+                for k in range(size):
+                    row_velocity[k] *= factor
+            if use_slope:
+                _block_copy(velocity, 0, slope, start, size)
+        if use_combine:
+            _block_combine(
+                base, slopes, weights, n_slopes, use_rate, velocity, start, size, z, state
+            )
+            if use_out:
+                _block_copy(state, 0, out, start, size)
+        if use_outputs:
+            if use_combine:
+                _block_outputs(value, scale, x, state, 0, size, z, s, partial[block])
+            else:
+                _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def register_sweep(
+    first, last, value, both, scale, x, mobility, residual, theta, memory, base, error, stage,
+    fresh, partial,
+):  # fmt: skip
+    """Stage of a low-storage method, in place; see `TwoLayerKernels.advance_registers`.
+
+    ``stage`` (6,) is (delta, gamma1, gamma2, gamma3, beta, error_weight) in the state's dtype.
+    """
+    n_inputs = x.shape[1]
     z = np.empty(BLOCK, theta.dtype)
     s = np.empty(BLOCK, theta.dtype)
     ds = np.empty(BLOCK, theta.dtype)
     velocity = np.empty((1 + n_inputs, BLOCK), theta.dtype)
     for block in range(first, last):
         start = block * BLOCK
-        size = min(BLOCK, neurons - start)
-        if use_rate:
-            _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
-            for row in range(1 + n_inputs):
-                factor = mobility[row]
-                row_velocity = velocity[row, :size]
-                for k in range(size):
-                    row_velocity[k] *= factor
-                if use_slope:
-                    row_slope = slope[row, start : start + size]
-                    for k in range(size):
-                        row_slope[k] = row_velocity[k]
-        if use_combine:
-            _block_combine(base, slopes, weights, n_slopes, use_rate, velocity, start, size, z, out)
-        if use_outputs:
-            state = out if use_combine else theta
-            _block_outputs(value, scale, x, state, start, size, z, s, partial[block])
+        size = min(BLOCK, theta.shape[1] - start)
+        _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
+        for row in range(1 + n_inputs):
+            _row_registers(
+                mobility[row], velocity[row, :size], theta[row, start : start + size],
+                memory[row, start : start + size], base[row, start : start + size],
+                error[row, start : start + size], stage, fresh,
+            )  # fmt: skip
+        _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def _row_registers(factor, velocity, theta, memory, base, error, stage, fresh):
+    """The registers of one row of a block."""
+    for k in range(velocity.shape[0]):
+        moving = factor * velocity[k]
+        remembered = stage[0] * theta[k]
+        wrong = stage[5] * moving
+        if not fresh:
+            remembered += memory[k]
+            wrong += error[k]
+        memory[k] = remembered
+        error[k] = wrong
+        theta[k] = (
+            stage[1] * theta[k] + stage[2] * remembered + stage[3] * base[k] + stage[4] * moving
+        )

@@ -7,21 +7,8 @@ import numpy as np
 from flowsim.kernels.interface import TwoLayerField
 
 from . import measures
-from .activations import compile_activation
-from .sweep import BLOCK, sweep
+from .choice import make_passes
 from .threads import run_blocks
-
-_WORK_FOR_THREADS = 400_000
-"""Multiply-adds under which a pass ends sooner on one thread than it takes to wake a second."""
-
-_SAMPLES_FOR_BLAS = 64
-"""Samples from which on a Gram matrix is faster by BLAS than by compiled loops."""
-
-_FEATURES = 1 << 20
-"""Numbers in the n x block arrays that BLAS multiplies: some 8 MB."""
-
-_GRAM_GROUP = 64
-"""Blocks that share one partial Gram matrix: bounds the memory, and fixes the order of the sum."""
 
 
 class CpuKernels:
@@ -34,8 +21,8 @@ class CpuKernels:
     field : TwoLayerField
     neurons : int
     dtype : numpy.dtype
-        float64 or float32: of the state and of each neuron's own arithmetic. Sums over neurons
-        are float64.
+        float64 or float32: of the state and of each neuron's own arithmetic. Sums over the blocks
+        of neurons are float64.
     threads : int
         At most this many threads; small networks use one.
     """
@@ -47,20 +34,8 @@ class CpuKernels:
         self.neurons = neurons
         self.dtype = np.dtype(dtype)
         self.n_samples, self.n_inputs = field.x.shape
-        self._x = np.ascontiguousarray(field.x, self.dtype)
+        self.passes = make_passes(field, neurons, self.dtype, threads)
         self._inner = field.x @ field.x.T
-        self._activation = compile_activation(field.activation, self.dtype)
-        self._scale = self.dtype.type(field.activation_scale)
-        mobilities = [field.output_mobility] + [field.input_mobility] * self.n_inputs
-        self._mobility = np.array(mobilities, self.dtype) * self.dtype.type(-1)
-        self._n_blocks = -(-neurons // BLOCK)
-        self._work = float(BLOCK * self.n_samples * (2 * self.n_inputs + 4))
-        self._threads = threads if self._n_blocks * self._work > _WORK_FOR_THREADS else 1
-        self._partial = np.empty((self._n_blocks, self.n_samples))
-        self._row_partial = np.empty((self._n_blocks, 1 + self.n_inputs))
-        self._no_slopes = np.empty((0, 1 + self.n_inputs, neurons), self.dtype)
-        self._no_state = np.empty((1 + self.n_inputs, 0), self.dtype)
-        self._no_residual = np.empty(0, self.dtype)
 
     def array(self, values: np.ndarray) -> np.ndarray:
         return np.array(values, dtype=self.dtype, order="C")
@@ -69,37 +44,11 @@ class CpuKernels:
         shape = (1 + self.n_inputs, self.neurons)
         return np.empty(shape if n is None else (n, *shape), self.dtype)
 
-    def _sweep(
-        self, theta, residual=None, base=None, slopes=None, weights=None, slope=None, out=None,
-        outputs=True,
-    ) -> np.ndarray:  # fmt: skip
-        """Run the compiled sweep with the parts whose arguments are given; return f (n,)."""
-        if residual is None:
-            scaled = self._no_residual
-        else:
-            # n and kappa go into the residual: the per-neuron loop has one factor less.
-            scaled = (residual * (self.field.multiplier / self.n_samples)).astype(self.dtype)
-        weights = self._no_residual if weights is None else weights.astype(self.dtype)
-        n_slopes = len(weights) - (residual is not None) if out is not None else 0
-        run_blocks(
-            sweep, self._n_blocks, self._threads, self._work,
-            self._activation.value, self._activation.both, self._scale,
-            self._x, self._mobility, scaled, theta,
-            self._no_state if base is None else base,
-            self._no_slopes if slopes is None else slopes,
-            n_slopes, weights,
-            self._no_state if slope is None else slope,
-            self._no_state if out is None else out,
-            self._partial,
-            residual is not None, slope is not None, out is not None, outputs,
-        )  # fmt: skip
-        return self.field.multiplier * np.add.reduce(self._partial, axis=0)
-
     def outputs(self, theta: np.ndarray) -> np.ndarray:
-        return self._sweep(theta)
+        return self.field.multiplier * self.passes.sweep(theta)
 
     def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
-        self._sweep(theta, residual, slope=out, outputs=False)
+        self.passes.sweep(theta, residual, slope=out, outputs=False)
 
     def combine(
         self,
@@ -107,86 +56,71 @@ class CpuKernels:
         slopes: np.ndarray,
         weights: np.ndarray,
         step: float,
-        out: np.ndarray,
+        out: np.ndarray | None,
     ) -> np.ndarray:
-        return self._sweep(base, base=base, slopes=slopes, weights=weights * step, out=out)
+        sums = self.passes.sweep(None, base=base, slopes=slopes, weights=weights * step, out=out)
+        return self.field.multiplier * sums
 
     def advance(
         self,
-        theta: np.ndarray,
+        theta: np.ndarray | None,
         residual: np.ndarray,
         base: np.ndarray,
         slopes: np.ndarray,
         weights: np.ndarray,
         step: float,
-        out: np.ndarray,
+        out: np.ndarray | None,
         slope: np.ndarray | None = None,
+        here: np.ndarray | None = None,
     ) -> np.ndarray:
-        return self._sweep(theta, residual, base, slopes, weights * step, slope, out)
+        where = None if here is None else here * step
+        sums = self.passes.sweep(theta, residual, base, slopes, where, weights * step, slope, out)
+        return self.field.multiplier * sums
 
-    def _by_layer(self, n_blocks: int) -> np.ndarray:
-        """Add the row sums of the blocks, in block order, into (output, input)."""
-        rows = np.add.reduce(self._row_partial[:n_blocks], axis=0)
-        return np.array([rows[0], np.add.reduce(rows[1:])])
+    def advance_registers(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        memory: np.ndarray,
+        base: np.ndarray,
+        error: np.ndarray,
+        factors: np.ndarray,
+        fresh: bool,
+    ) -> np.ndarray:
+        sums = self.passes.registers(theta, residual, memory, base, error, factors, fresh)
+        return self.field.multiplier * sums
+
+    def rate_and_errors(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        sums, squares = self.passes.errors(theta, residual, slopes, weights * step)
+        return self.field.multiplier * sums, squares
 
     def squared_norms(
         self, theta: np.ndarray, reference: np.ndarray | None, neurons: int
     ) -> np.ndarray:
-        n_blocks = -(-neurons // BLOCK)
-        run_blocks(
-            measures.squared_norms, n_blocks, self._threads, self._work,
-            theta, self._no_state if reference is None else reference, reference is not None,
-            neurons, self._row_partial,
-        )  # fmt: skip
-        return self._by_layer(n_blocks)
+        return self.passes.squared_norms(theta, reference, neurons)
 
     def squared_combination(self, slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        run_blocks(
-            measures.squared_combination, self._n_blocks, self._threads,
-            float(BLOCK * slopes.shape[1] * len(weights)),
-            slopes, weights, len(weights), self._row_partial,
-        )  # fmt: skip
-        return self._by_layer(self._n_blocks)
+        return self.passes.squared_combination(slopes, weights)
 
     def grams(self, theta: np.ndarray) -> np.ndarray:
-        loops = self.n_samples < _SAMPLES_FOR_BLAS
-        both = self._grams_by_loops(theta) if loops else self._grams_by_blas(theta)
+        both = self.passes.grams(theta)
         both *= self.field.multiplier**2
         both[1] *= self._inner
         return both
 
-    def _grams_by_loops(self, theta: np.ndarray) -> np.ndarray:
-        n = self.n_samples
-        n_groups = -(-self._n_blocks // _GRAM_GROUP)
-        partial = np.empty((n_groups, 2, n, n))
-        run_blocks(
-            measures.grams, n_groups, self._threads, float(_GRAM_GROUP * BLOCK * n * n),
-            _GRAM_GROUP, self._activation.both, self._scale, self._x, theta, partial,
-        )  # fmt: skip
-        lower = np.add.reduce(partial, axis=0)
-        return np.tril(lower) + np.swapaxes(np.tril(lower, -1), 1, 2)
-
-    def _grams_by_blas(self, theta: np.ndarray) -> np.ndarray:
-        """Symmetric rank-k updates, one for each group of neurons, in order."""
-        n = self.n_samples
-        blocks = max(1, _FEATURES // (n * BLOCK))
-        values, slopes = np.empty((2, n, blocks * BLOCK))
-        both = np.zeros((2, n, n))
-        for first in range(0, self._n_blocks, blocks):
-            here = min(blocks, self._n_blocks - first)
-            size = min(here * BLOCK, self.neurons - first * BLOCK)
-            run_blocks(
-                measures.features, here, self._threads, self._work,
-                first * BLOCK, self._activation.both, self._scale, self._x, theta, values, slopes,
-            )  # fmt: skip
-            both[0] += values[:, :size] @ values[:, :size].T
-            both[1] += slopes[:, :size] @ slopes[:, :size].T
-        return both
-
     def activity(self, theta: np.ndarray) -> tuple[int, int]:
-        partial = np.empty((self._n_blocks, 2), np.int64)
+        n_blocks = -(-self.neurons // measures.BLOCK)
+        partial = np.empty((n_blocks, 2), np.int64)
         run_blocks(
-            measures.activity, self._n_blocks, self._threads, self._work, self._x, theta, partial
-        )
+            measures.activity, n_blocks, self.passes.threads, self.passes.work,
+            self.passes.x, theta, partial,
+        )  # fmt: skip
         everywhere, nowhere = partial.sum(axis=0)
         return int(everywhere), int(nowhere)

@@ -1,0 +1,386 @@
+"""Vectors of neurons as values in compiled code.
+
+`Lanes` is a Numba type for a SIMD vector: eight float64 or sixteen float32 neurons side by side.
+A kernel written with it says itself what happens in a vector register, and needs no luck with the
+compiler's own vectoriser, which gives up on loops over samples inside loops over neurons. A
+neuron's parameters are a tuple of such vectors, one for each row of the state; the loops over
+rows are unrolled while the code is generated, so there is one compiled version for each number
+of inputs, and none for any other value.
+
+Every operation rounds as it is written here: nothing is reordered or contracted, so the same
+arithmetic gives the same bits wherever it is compiled into. Where the machine's registers are
+shorter than 64 bytes LLVM takes several.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import llvmlite.binding
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+LANE_BYTES = 64
+"""Of one vector: the widest registers there are. Part of the results: bits depend on it."""
+
+_INDEX = ir.IntType(64)
+
+
+class Lanes(types.Type):
+    """Numba type of a vector of ``width`` numbers of type ``real``."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+        self.width = 8 * LANE_BYTES // real.bitwidth
+        super().__init__(name=f"Lanes({real})")
+
+
+@register_model(Lanes)
+class _LanesModel(models.PrimitiveModel):
+    def __init__(self, manager: Any, lanes: Lanes) -> None:
+        scalar = ir.DoubleType() if lanes.real.bitwidth == 64 else ir.FloatType()
+        super().__init__(manager, lanes, ir.VectorType(scalar, lanes.width))
+
+
+def lanes_width(itemsize: int) -> int:
+    """Numbers of ``itemsize`` bytes in a vector."""
+    return LANE_BYTES // itemsize
+
+
+# Pieces of generated code.
+
+
+def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    return context.make_array(kind)(context, builder, array).data
+
+
+def _row_address(context: Any, builder: Any, kind: Any, array: Any, row: int, column: Any) -> Any:
+    """Address of ``array[row, column]`` of a C-contiguous array (rows, neurons)."""
+    whole = context.make_array(kind)(context, builder, array)
+    length = cgutils.unpack_tuple(builder, whole.shape)[1]
+    index = builder.add(builder.mul(_INDEX(row), length), column)
+    return builder.gep(whole.data, [index])
+
+
+def _as_vector(builder: Any, address: Any, vector: Any) -> Any:
+    return builder.bitcast(address, vector.as_pointer())
+
+
+def _load(builder: Any, address: Any, vector: Any, itemsize: int) -> Any:
+    return builder.load(_as_vector(builder, address, vector), align=itemsize)
+
+
+def _splat(builder: Any, value: Any, vector: Any) -> Any:
+    nothing = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(nothing, value, ir.IntType(32)(0))
+    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
+    return builder.shuffle_vector(first, nothing, everywhere)
+
+
+@cache
+def _fuses() -> bool:
+    """Whether the processor multiplies and adds in one instruction."""
+    features = llvmlite.binding.get_host_cpu_features()
+    return bool(features.get("fma", True))  # only x86 lists it, and may lack it
+
+
+def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    if not _fuses():
+        return builder.fadd(builder.fmul(a, b), c)
+    vector = a.type
+    bits = 64 if isinstance(vector.element, ir.DoubleType) else 32
+    name = f"llvm.fma.v{vector.count}f{bits}"
+    kind = ir.FunctionType(vector, [vector] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
+
+
+def _inner(builder: Any, pairs: list[tuple[Any, Any]]) -> Any:
+    total = builder.fmul(*pairs[0])
+    for a, b in pairs[1:]:
+        total = _multiply_add(builder, a, b, total)
+    return total
+
+
+def _table_row(
+    context: Any, builder: Any, kind: Any, table: Any, i: Any, count: int, vector: Any
+) -> list[Any]:
+    """Row i of a C-contiguous table (n, count), every number in all lanes."""
+    data = _data(context, builder, kind, table)
+    first = builder.mul(i, _INDEX(count))
+    numbers = (
+        builder.load(builder.gep(data, [builder.add(first, _INDEX(j))])) for j in range(count)
+    )
+    return [_splat(builder, number, vector) for number in numbers]
+
+
+# The operations. `like` is a tuple whose length tells the number of inputs d.
+
+
+@intrinsic
+def load_rows(typingctx, array, column, like):
+    """Rows 0 to d of ``array`` (rows, neurons), the neurons from ``column`` on."""
+    lanes = Lanes(array.dtype)
+    rows = types.UniTuple(lanes, 1 + like.count)
+
+    def codegen(context, builder, signature, arguments):
+        kind, vector = signature.args[0], context.get_value_type(lanes)
+        loaded = [
+            _load(
+                builder,
+                _row_address(context, builder, kind, arguments[0], row, arguments[1]),
+                vector,
+                kind.dtype.bitwidth // 8,
+            )
+            for row in range(rows.count)
+        ]
+        return context.make_tuple(builder, rows, loaded)
+
+    return rows(array, types.intp, like), codegen
+
+
+@intrinsic
+def store_rows(typingctx, array, column, rows):
+    """Write the rows of some neurons into ``array`` (rows, neurons) from ``column`` on."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = signature.args[0]
+        for row, value in enumerate(cgutils.unpack_tuple(builder, arguments[2])):
+            address = _row_address(context, builder, kind, arguments[0], row, arguments[1])
+            target = _as_vector(builder, address, value.type)
+            builder.store(value, target, align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, rows), codegen
+
+
+@intrinsic
+def everywhere(typingctx, array, values):
+    """The numbers of a tuple, each in all lanes; ``array`` only tells the dtype."""
+    lanes = Lanes(array.dtype)
+    rows = types.UniTuple(lanes, values.count)
+
+    def codegen(context, builder, signature, arguments):
+        vector = context.get_value_type(lanes)
+        numbers = cgutils.unpack_tuple(builder, arguments[1])
+        return context.make_tuple(builder, rows, [_splat(builder, v, vector) for v in numbers])
+
+    return rows(array, values), codegen
+
+
+@intrinsic
+def preactivation(typingctx, x, i, rows):
+    """z = sum_j x[i, j] rows[1 + j] for x (n, d)."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = signature.args[0]
+        weights = cgutils.unpack_tuple(builder, arguments[2])[1:]
+        vector = weights[0].type
+        point = _table_row(context, builder, kind, arguments[0], arguments[1], len(weights), vector)
+        return _inner(builder, list(zip(point, weights, strict=True)))
+
+    return rows.dtype(x, types.intp, rows), codegen
+
+
+@intrinsic
+def add_where_active(typingctx, z, table, i, sums):
+    """sums[j] + table[i, j] in the lanes where z > 0, sums[j] in the others."""
+
+    def codegen(context, builder, signature, arguments):
+        z, table, i, sums = arguments
+        active = builder.fcmp_ordered(">", z, ir.Constant(z.type, None))
+        before = cgutils.unpack_tuple(builder, sums)
+        added = _table_row(context, builder, signature.args[1], table, i, len(before), z.type)
+        after = [
+            builder.select(active, builder.fadd(old, new), old)
+            for old, new in zip(before, added, strict=True)
+        ]
+        return context.make_tuple(builder, signature.return_type, after)
+
+    return sums(z, table, types.intp, sums), codegen
+
+
+@intrinsic
+def positive_part(typingctx, z):
+    """max(z, 0); not a number stays what it is."""
+
+    def codegen(context, builder, signature, arguments):
+        zero = ir.Constant(arguments[0].type, None)
+        return builder.select(builder.fcmp_ordered("<", arguments[0], zero), zero, arguments[0])
+
+    return z(z), codegen
+
+
+@intrinsic
+def where_active(typingctx, z, yes, no):
+    """``yes`` in the lanes where z > 0, ``no`` in the others."""
+
+    def codegen(context, builder, signature, arguments):
+        z, yes, no = arguments
+        active = builder.fcmp_ordered(">", z, ir.Constant(z.type, None))
+        return builder.select(active, yes, no)
+
+    return z(z, z, z), codegen
+
+
+@intrinsic
+def velocity(typingctx, rows, pull, output_factor, input_factor):
+    """Velocity of neurons pulled by ``pull`` = sum_i e_i sigma'(z_i) x_i, a tuple of d.
+
+    (output_factor w . pull, input_factor a pull): for sigma(z) = sigma'(z) z the output weight's
+    own sum needs no other pass over the samples.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        a, *weights = cgutils.unpack_tuple(builder, arguments[0])
+        pulls = cgutils.unpack_tuple(builder, arguments[1])
+        own = _inner(builder, list(zip(weights, pulls, strict=True)))
+        output = builder.fmul(_splat(builder, arguments[2], a.type), own)
+        lever = builder.fmul(_splat(builder, arguments[3], a.type), a)
+        inputs = [builder.fmul(lever, one) for one in pulls]
+        return context.make_tuple(builder, signature.return_type, [output, *inputs])
+
+    real = rows.dtype.real
+    return rows(rows, pull, real, real), codegen
+
+
+@intrinsic
+def add_scaled(typingctx, rows, factor, others):
+    """rows + factor others."""
+
+    def codegen(context, builder, signature, arguments):
+        mine = cgutils.unpack_tuple(builder, arguments[0])
+        theirs = cgutils.unpack_tuple(builder, arguments[2])
+        factor = _splat(builder, arguments[1], mine[0].type)
+        added = [_multiply_add(builder, factor, b, a) for a, b in zip(mine, theirs, strict=True)]
+        return context.make_tuple(builder, signature.return_type, added)
+
+    return rows(rows, rows.dtype.real, rows), codegen
+
+
+@intrinsic
+def scaled(typingctx, factor, rows):
+    """factor rows."""
+
+    def codegen(context, builder, signature, arguments):
+        mine = cgutils.unpack_tuple(builder, arguments[1])
+        factor = _splat(builder, arguments[0], mine[0].type)
+        values = [builder.fmul(factor, value) for value in mine]
+        return context.make_tuple(builder, signature.return_type, values)
+
+    return rows(rows.dtype.real, rows), codegen
+
+
+@intrinsic
+def add_rows(typingctx, rows, others):
+    """rows + others."""
+
+    def codegen(context, builder, signature, arguments):
+        mine = cgutils.unpack_tuple(builder, arguments[0])
+        theirs = cgutils.unpack_tuple(builder, arguments[1])
+        added = [builder.fadd(a, b) for a, b in zip(mine, theirs, strict=True)]
+        return context.make_tuple(builder, signature.return_type, added)
+
+    return rows(rows, rows), codegen
+
+
+@intrinsic
+def multiply_add(typingctx, a, b, c):
+    """a b + c of single vectors."""
+
+    def codegen(context, builder, signature, arguments):
+        return _multiply_add(builder, *arguments)
+
+    return c(a, b, c), codegen
+
+
+@intrinsic
+def load(typingctx, array, row, column):
+    """The vector in row ``row`` of ``array`` (rows, columns) from ``column`` on."""
+    lanes = Lanes(array.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        kind = signature.args[0]
+        address = _row_address_at(context, builder, kind, *arguments)
+        return _load(builder, address, context.get_value_type(lanes), kind.dtype.bitwidth // 8)
+
+    return lanes(array, types.intp, types.intp), codegen
+
+
+@intrinsic
+def store(typingctx, array, row, column, value):
+    """Write a vector into row ``row`` of ``array`` (rows, columns) from ``column`` on."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = signature.args[0]
+        address = _row_address_at(context, builder, kind, *arguments[:3])
+        target = _as_vector(builder, address, arguments[3].type)
+        builder.store(arguments[3], target, align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, value), codegen
+
+
+def _row_address_at(
+    context: Any, builder: Any, kind: Any, array: Any, row: Any, column: Any
+) -> Any:
+    whole = context.make_array(kind)(context, builder, array)
+    length = cgutils.unpack_tuple(builder, whole.shape)[1]
+    return builder.gep(whole.data, [builder.add(builder.mul(row, length), column)])
+
+
+@intrinsic
+def no_rows(typingctx, array, like):
+    """Zero in all rows 0 to d; ``array`` only tells the dtype."""
+    lanes = Lanes(array.dtype)
+    rows = types.UniTuple(lanes, 1 + like.count)
+
+    def codegen(context, builder, signature, arguments):
+        zero = ir.Constant(context.get_value_type(lanes), None)
+        return context.make_tuple(builder, rows, [zero] * rows.count)
+
+    return rows(array, like), codegen
+
+
+@intrinsic
+def add_squares(typingctx, sums, row, rows):
+    """Add rows[0]^2 to the vector sums[row], and the squares of the other rows to sums[row + 1]."""
+
+    def codegen(context, builder, signature, arguments):
+        table, row, rows = arguments
+        values = cgutils.unpack_tuple(builder, rows)
+        for offset, part in enumerate((values[:1], values[1:])):
+            target = builder.add(row, _INDEX(offset))
+            _add_to(context, builder, signature.args[0], table, target, [(v, v) for v in part])
+        return context.get_dummy_value()
+
+    return types.void(sums, types.intp, rows), codegen
+
+
+@intrinsic
+def add_products(typingctx, sums, row, rows):
+    """Add rows[0] rows[1 + j] to the vector sums[row + j], for j from 0 to d - 1."""
+
+    def codegen(context, builder, signature, arguments):
+        table, row, rows = arguments
+        a, *weights = cgutils.unpack_tuple(builder, rows)
+        for j, weight in enumerate(weights):
+            target = builder.add(row, _INDEX(j))
+            _add_to(context, builder, signature.args[0], table, target, [(a, weight)])
+        return context.get_dummy_value()
+
+    return types.void(sums, types.intp, rows), codegen
+
+
+def _add_to(
+    context: Any, builder: Any, kind: Any, table: Any, row: Any, pairs: list[tuple[Any, Any]]
+) -> None:
+    """Add the products of the pairs to the vector in a row of a table."""
+    address = _row_address_at(context, builder, kind, table, row, _INDEX(0))
+    vector, itemsize = pairs[0][0].type, kind.dtype.bitwidth // 8
+    total = _load(builder, address, vector, itemsize)
+    for a, b in pairs:
+        total = _multiply_add(builder, a, b, total)
+    builder.store(total, _as_vector(builder, address, vector), align=itemsize)
