@@ -71,13 +71,13 @@ def _fixed_steps(
     flow: TwoLayerFlow, tableau: ButcherTableau, end: float, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """State and residual after equal steps to tau = ``end``."""
-    slopes, work = flow.empty(tableau.stages), flow.empty()
+    slopes = flow.empty(tableau.stages)
     states = [flow.initial.copy(), flow.empty()]
     residual = flow.residual(states[0])
     for step in range(steps):
         point = Point(step * end / steps, states[step % 2], residual)
         out = states[(step + 1) % 2]
-        residual = take_stages(flow, tableau, point, end / steps, slopes, work, out)
+        residual = take_stages(flow, tableau, point, end / steps, slopes, out)
     return states[steps % 2], residual
 
 

@@ -207,7 +207,9 @@ class _Execution:
         if checkpoint is None:
             return None
         read = checkpoint.contents
-        point = Point(read["time"], self.flow.kernels.array(read["theta"]), read["residual"])
+        # Taken out of the checkpoint: the state is held once, not twice.
+        theta = self.flow.kernels.array(read.pop("theta"))
+        point = Point(read["time"], theta, read["residual"])
         return Continuation(
             point, read["counters"], read["stepper"], read["watch"], read["observer"]
         )
@@ -257,9 +259,9 @@ class _Execution:
         """Run again, refined, and compare: relative change of each RD, largest change of f(x_i)."""
         flow = self.flow
         change = flow.relative_change(outcome.point.theta)
-        again = integrate(
-            flow, self.stepper.refined(), self.rules, NoObserver(), None, self.interruption
-        )
+        # In its place: the states that only the stepper still had are free for the second run.
+        self.stepper = self.stepper.refined()
+        again = integrate(flow, self.stepper, self.rules, NoObserver(), None, self.interruption)
         if again.status == PREEMPTED:
             outcome.status = PREEMPTED
             outcome.stop_reason = f"{again.stop_reason}, in the run that estimates the error"

@@ -1,5 +1,7 @@
 """Methods: order, exact solutions, equivalence of the two normalisations, control of the step."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from flows import PUBLISHED_X, PUBLISHED_Y, Trace, make_flow, make_network
@@ -28,12 +30,12 @@ BOUNDED = ["euler", "heun"]
 def fixed_steps(flow, tableau, end, steps):
     """Integrate with equal steps; return the final point."""
     slopes = flow.empty(tableau.stages)
-    work, spare = flow.empty(), [flow.empty(), flow.empty()]
+    spare = [flow.empty(), flow.empty()]
     theta = flow.initial.copy()
     point = Point(0.0, theta, flow.residual(theta))
     for index in range(steps):
         out = spare[index % 2]
-        residual = take_stages(flow, tableau, point, end / steps, slopes, work, out)
+        residual = take_stages(flow, tableau, point, end / steps, slopes, out)
         point = Point(point.time + end / steps, out, residual)
     return point
 
@@ -202,16 +204,15 @@ def test_gradient_descent_halves_and_restarts():
 def test_dense_output_meets_the_steps_and_is_accurate_between(method):
     flow = make_flow(make_network(30, "tanh", gamma=0.8))
     fine = make_flow(make_network(30, "tanh", gamma=0.8))
-    scratch = flow.empty()
     worst = []
 
     class Check(Trace):
         def step(self, before, attempt, after, counters):
             super().step(before, attempt, after, counters)
             for fraction, point in ((0.0, before), (1.0, after)):
-                residual = attempt.interpolate(fraction, scratch)
+                _, residual = attempt.interpolate(fraction)
                 np.testing.assert_allclose(residual, point.residual, rtol=1e-9, atol=1e-12)
-            residual = attempt.interpolate(0.4, scratch)
+            _, residual = attempt.interpolate(0.4)
             now = before.time + 0.4 * attempt.step
             rules = StopRules(stop_loss=0.0, t_max=now)
             exact = run(fine, "dop853", rules, rtol=1e-11).point.residual
@@ -231,6 +232,25 @@ def test_the_stopping_loss_is_located():
         np.testing.assert_allclose(
             flow.residual(outcome.point.theta), outcome.point.residual, rtol=0, atol=1e-15
         )
+
+
+class Rows(Trace):
+    """Reads states off every step like a recorder."""
+
+    def step(self, before, attempt, after, counters):
+        super().step(before, attempt, after, counters)
+        for fraction in (0.1, 0.9):
+            attempt.interpolate(fraction)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_rows_within_the_last_step_leave_its_end_alone(method):
+    ends = []
+    for observer in (Trace(), Rows()):
+        flow = make_flow(make_network(100, "tanh", gamma=0.5, antisymmetric=True))
+        point = run(flow, method, StopRules(stop_loss=1e-4), observer).point
+        ends.append((point.theta.tobytes(), point.residual.tobytes()))
+    assert ends[0] == ends[1]
 
 
 def test_the_reference_problem():
@@ -261,6 +281,23 @@ def test_every_method_has_a_refined_form(method):
     coarse = integrate(flow, stepper, rules, Trace())
     fine = integrate(flow, stepper.refined(), rules, Trace())
     assert fine.counters.n_steps > coarse.counters.n_steps
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_holds_as_many_states_as_its_method_says(method):
+    """Also where it ends within a step and rows are read there: nothing else holds any."""
+    flow = make_flow(make_network(20_000, "tanh", gamma=0.5))
+    flow.residual(flow.initial)  # what is compiled or imported once is not the run's
+
+    _, stepper = make_stepper(method, MethodOptions(), flow.kinked)
+    tracemalloc.start()
+    try:
+        outcome = integrate(flow, stepper, StopRules(stop_loss=1e-3), Rows())
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert outcome.stop_reason.startswith("stop_loss")
+    assert peak / flow.initial.nbytes == pytest.approx(stepper.states, abs=0.5)
 
 
 def test_the_controller():

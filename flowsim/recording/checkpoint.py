@@ -41,7 +41,7 @@ class Checkpoint:
 
     fingerprint: str
     rows: Mapping[str, int]
-    contents: Mapping[str, Any]
+    contents: dict[str, Any]
 
 
 def save_checkpoint(places: RunPlaces, checkpoint: Checkpoint) -> None:

@@ -109,7 +109,7 @@ class Recorder:
         self._progress = progress
         self._fingerprint = fingerprint
         self._started = self._first_moment = self._last_checkpoint = time.monotonic()
-        self._scratch: Any = None
+        self._begun = False
         self._last: dict[str, float] = {}
         self.sup_relative_change = np.zeros(0)
 
@@ -144,7 +144,7 @@ class Recorder:
     def _begin(self, point: Any) -> None:
         frame = self._frame(0.0, point.theta, point.residual, 0.0, 0, 0)
         self.sup_relative_change = self._flow.relative_change(point.theta)
-        if self._scratch is None:
+        if not self._begun:
             self._add_series(frame)
             if self._writer.growing:
                 # A file without a checkpoint: the run begins anew, and comes to the same rows.
@@ -154,7 +154,7 @@ class Recorder:
         self._record(frame, self._plans)
 
     def _add_series(self, frame: Frame) -> None:
-        self._scratch = self._flow.empty()
+        self._begun = True
         for plan in self._plans:
             samples = [observable.sample(frame) for observable in plan.observables]
             self._writer.add_series(
@@ -224,12 +224,7 @@ class Recorder:
                 due.setdefault(moment, []).append(plan)
         with self._uncounted():
             for moment in sorted(due):
-                if moment == after.time:
-                    theta, residual = after.theta, after.residual
-                else:
-                    theta = self._scratch
-                    fraction = (moment - before.time) / attempt.step
-                    residual = attempt.interpolate(fraction, theta)
+                theta, residual = _state_at(moment, before, attempt, after)
                 frame = self._frame(
                     moment, theta, residual, attempt.step, counters.n_steps, counters.n_rejected
                 )
@@ -251,3 +246,13 @@ class Recorder:
         late = [plan for plan in self._plans if self._last[plan.group] < point.time]
         with self._uncounted():
             self._record(frame, late)
+
+
+def _state_at(moment: float, before: Any, attempt: Any, after: Any) -> tuple[Any, np.ndarray]:
+    """State and residual at a time within a step."""
+    if moment != after.time:
+        return attempt.interpolate((moment - before.time) / attempt.step)
+    if after is attempt.point:
+        return after.theta, after.residual
+    # The rows before this one were read into the state where the run ends.
+    return attempt.interpolate(attempt.end)

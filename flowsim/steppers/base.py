@@ -125,20 +125,33 @@ class Attempt:
         Why it was rejected: ``error``, ``loss``, ``non-finite``, ``at rest`` (the loss falls in
         no step, however small) or ``restart`` (begin anew from t = 0); empty if it was not.
     interpolate : callable or None
-        ``interpolate(fraction, out)`` writes the state at ``time + fraction step`` into ``out``
-        and returns e there. Valid until the next attempt.
+        ``interpolate(fraction)`` returns the state at ``time + fraction step`` and e there. The
+        state is a buffer of the stepper's: valid until the next call or the next attempt.
+    end : float
+        Fraction of the step at which the run ends within it; 1 if it does not.
     """
 
     step: float
     point: Point | None = None
     rejection: str = ""
-    interpolate: Callable[[float, State], np.ndarray] | None = None
+    interpolate: Callable[[float], tuple[State, np.ndarray]] | None = None
+    end: float = 1.0
 
 
 class Stepper(ABC):
-    """A method of integration with its own control of the step size."""
+    """A method of integration with its own control of the step size.
+
+    A stepper owns the states it works with, the point's included: once a step from a point has
+    been accepted, the next attempt may overwrite that point's state.
+
+    Attributes
+    ----------
+    states : int
+        Copies of the state that it works with, the point's included and the initial one not.
+    """
 
     name: ClassVar[str]
+    states: int
 
     @abstractmethod
     def start(self, flow: Flow, point: Point) -> None:
@@ -164,8 +177,8 @@ class Stepper(ABC):
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         """Try one step from ``point``, no longer than ``limit``.
 
-        ``point`` is what the last accepted attempt returned. Its state is not written to before
-        a later step is accepted.
+        ``point`` is what the last accepted attempt returned, or where the stepper was started.
+        Its state is kept at least until the attempt after the one that is accepted.
         """
 
     def refined(self) -> Stepper:

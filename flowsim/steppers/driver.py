@@ -6,7 +6,7 @@ In words::
     until some rule ends the run:
         attempt = stepper.attempt(point)          # rejected: try again, or begin anew
         if R fell below stop_loss: find where     # on the step's own interpolant
-        observer.step(point, attempt, end)        # rows due within the step
+        observer.step(point, attempt, end)        # rows due within the step, by its interpolant
         point = end
         observer.keep(continuation)               # all that the rest of the run depends on
 
@@ -26,7 +26,7 @@ import numpy as np
 from scipy.optimize import brentq
 
 from flowsim.errors import StorageError
-from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
+from flowsim.steppers.base import Attempt, Flow, Point, Stepper
 from flowsim.steppers.events import COMPLETE, ENDINGS, StopRules, Watch
 from flowsim.steppers.interruption import Interrupted, Interruption
 
@@ -50,7 +50,7 @@ class Continuation:
     Attributes
     ----------
     point : Point
-        Its arrays are valid until two more steps have been accepted.
+        Its arrays are valid until the attempt that follows the next accepted step.
     counters : dict
         `Counters`, and the flow's ``n_rhs`` and ``n_passes``.
     stepper, watch, observer : dict
@@ -76,7 +76,11 @@ class Observer(Protocol):
         return None
 
     def step(self, before: Point, attempt: Attempt, after: Point, counters: Counters) -> None:
-        """After an accepted step; ``after`` may lie within it if the run ends there."""
+        """After an accepted step; ``after`` lies within it if the run ends there.
+
+        Then its state is the interpolant's at ``attempt.end``, valid until that is asked for
+        another.
+        """
         return None
 
     def memory(self) -> dict[str, Any]:
@@ -166,7 +170,6 @@ class _Loop:
         self.observer, self.interruption = observer, interruption
         self.counters = Counters()
         self.watch = Watch(rules)
-        self.scratch = flow.empty()
         self.step = math.nan
         self.kept: Continuation | None = None
         self.rejected_in_a_row = 0
@@ -242,16 +245,26 @@ class _Loop:
 
     def _accept(self, attempt: Attempt) -> str:
         before = self.point
-        after = _end_of(attempt, before, self.rules.stop_loss, self.scratch)
+        after = _end_of(attempt, before, self.rules.stop_loss)
         self.rejected_in_a_row = 0
         self.counters.n_steps += 1
         self.observer.step(before, attempt, after, self.counters)
+        if after is not attempt.point:
+            self._find_again(attempt, after)
         self.point = after
         reason = self.watch.ending(after.time, after.loss, self.counters.n_steps)
         if ENDINGS.get(_key(reason)) != COMPLETE:
             self.kept = self._continuation()
             self.observer.keep(self.kept)
         return reason
+
+    def _find_again(self, attempt: Attempt, end: Point) -> None:
+        """Bring the end back to the interpolant's state, where the observer's rows have been."""
+        assert attempt.interpolate is not None
+        counts = self.flow.n_rhs, self.flow.n_passes
+        end.theta, _ = attempt.interpolate(attempt.end)
+        # Not what the method costs: without an observer it had been there already.
+        self.flow.n_rhs, self.flow.n_passes = counts
 
     def _restart(self) -> None:
         self.counters.n_restarts += 1
@@ -282,10 +295,11 @@ def _initial_point(flow: Flow) -> Point:
     return Point(0.0, theta, flow.residual(theta))
 
 
-def _end_of(attempt: Attempt, before: Point, stop_loss: float, scratch: State) -> Point:
+def _end_of(attempt: Attempt, before: Point, stop_loss: float) -> Point:
     """The point where an accepted step ends: at its end, or where R falls below stop_loss.
 
-    The crossing is found to a relative 1e-6 in R on the method's own interpolant.
+    The crossing is found to a relative 1e-6 in R on the method's own interpolant, and noted as
+    the attempt's ``end``. Its state is the interpolant's.
     """
     after = attempt.point
     assert after is not None and attempt.interpolate is not None
@@ -295,15 +309,18 @@ def _end_of(attempt: Attempt, before: Point, stop_loss: float, scratch: State) -
     target = math.log(stop_loss) - 1e-6
 
     def excess(fraction: float) -> float:
-        residual = interpolate(fraction, scratch)
+        _, residual = interpolate(fraction)
         return math.log(0.5 * float(np.mean(residual**2))) - target
 
     if math.log(after.loss) >= target:
         return after
     fraction = brentq(excess, 0.0, 1.0, xtol=1e-9, rtol=1e-9)
-    residual = interpolate(fraction, scratch)
-    crossing = Point(before.time + fraction * attempt.step, scratch, residual)
-    return crossing if crossing.loss < stop_loss else after
+    theta, residual = interpolate(fraction)
+    crossing = Point(before.time + fraction * attempt.step, theta, residual)
+    if crossing.loss >= stop_loss:
+        return after
+    attempt.end = fraction
+    return crossing
 
 
 def _hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:

@@ -22,6 +22,7 @@ class GradientDescent(Stepper):
     """
 
     name: ClassVar[str] = "gradient-descent"
+    states = 3
 
     def __init__(self, step: float | None = None) -> None:
         self.step = step
@@ -31,7 +32,7 @@ class GradientDescent(Stepper):
         return GradientDescent(None if self.step is None else 0.5 * self.step)
 
     def start(self, flow: Flow, point: Point) -> None:
-        self._new, self._spare = flow.empty(), flow.empty()
+        self._new, self._dense = flow.empty(), flow.empty()
         if self.step is None:
             rate = flow.tangent_kernel(point.theta).largest_rate
             self.step = 0.5 / rate if 0.0 < rate < np.inf else 1.0
@@ -40,24 +41,24 @@ class GradientDescent(Stepper):
         return {"step": self.step}
 
     def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
-        self._new, self._spare = flow.empty(), flow.empty()
+        self._new, self._dense = flow.empty(), flow.empty()
         self.step = memory["step"]
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         assert self.step is not None  # set by start
         step = min(self.step, limit)
-        residual = flow.advance(
-            point.theta, point.residual, point.theta, None, _ONE, step, self._new
-        )
+        residual = _descend(flow, point, step, self._new)
         new = Point(point.time + step, self._new, residual)
         if not (new.finite and new.loss <= point.loss):
             self.step *= 0.5
             return Attempt(step, rejection="restart")
-        self._new, self._spare = self._spare, self._new
+        self._new = point.theta
 
-        def interpolate(fraction: float, out: State) -> np.ndarray:
-            return flow.advance(
-                point.theta, point.residual, point.theta, None, _ONE, fraction * step, out
-            )
+        def interpolate(fraction: float) -> tuple[State, np.ndarray]:
+            return self._dense, _descend(flow, point, fraction * step, self._dense)
 
         return Attempt(step, point=new, interpolate=interpolate)
+
+
+def _descend(flow: Flow, point: Point, step: float, out: State) -> np.ndarray:
+    return flow.advance(point.theta, point.residual, point.theta, None, _ONE, step, out)

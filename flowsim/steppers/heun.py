@@ -21,14 +21,14 @@ class Heun(KernelBounded):
     # from small weights only, where a first-order error decides which neurons grow.
     fraction_at_1e3 = 1.0
     change_at_1e3 = 0.015
+    states = KernelBounded.states + HEUN2.stages
 
     def _allocate(self, flow: Flow) -> None:
         super()._allocate(flow)
         self._slopes = flow.empty(HEUN2.stages)
-        self._work = flow.empty()
 
     def _take(self, flow: Flow, point: Point, step: float, out: State) -> np.ndarray:
-        return take_stages(flow, HEUN2, point, step, self._slopes, self._work, out)
+        return take_stages(flow, HEUN2, point, step, self._slopes, out)
 
     def _interpolate(
         self, flow: Flow, point: Point, step: float, fraction: float, out: State

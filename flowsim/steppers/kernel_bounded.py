@@ -35,6 +35,7 @@ class KernelBounded(Stepper):
     from_rtol : the values that an accuracy asks for.
     """
 
+    states = 3
     order: ClassVar[int]
     fraction_at_1e3: ClassVar[float]
     """c at rtol = 1e-3."""
@@ -83,7 +84,7 @@ class KernelBounded(Stepper):
         self._refresh(flow, point)
 
     def _allocate(self, flow: Flow) -> None:
-        self._new, self._spare = flow.empty(), flow.empty()
+        self._new, self._dense = flow.empty(), flow.empty()
 
     def memory(self) -> dict[str, Any]:
         return {
@@ -140,10 +141,10 @@ class KernelBounded(Stepper):
         self._drift += step * self._relative_speed(point)
         self._age += 1
         self._shrink = min(1.0, 1.5 * self._shrink)
-        self._new, self._spare = self._spare, self._new
+        self._new = point.theta
 
-        def interpolate(fraction: float, out: State) -> np.ndarray:
-            return self._interpolate(flow, point, step, fraction, out)
+        def interpolate(fraction: float) -> tuple[State, np.ndarray]:
+            return self._dense, self._interpolate(flow, point, step, fraction, self._dense)
 
         return Attempt(step, point=new, interpolate=interpolate)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
-from flowsim.steppers.controller import PIDController, first_step
+from flowsim.steppers.base import Attempt, Flow, Point, State
+from flowsim.steppers.controller import first_step
+from flowsim.steppers.error_controlled import ErrorControlled
 from flowsim.steppers.tableau import ButcherTableau
 
 
@@ -18,7 +18,6 @@ def take_stages(
     point: Point,
     step: float,
     slopes: State,
-    work: State,
     out: State,
     first_slope_known: bool = False,
 ) -> np.ndarray:
@@ -30,10 +29,8 @@ def take_stages(
     step : float
     slopes : stack of states
         Receives the rates of the stages.
-    work : state
-        Holds the stages on their way.
     out : state
-        Receives the new state.
+        Holds the stages on their way, then the new state.
     first_slope_known : bool
         ``slopes[0]`` is the rate at ``point`` already.
 
@@ -49,23 +46,19 @@ def take_stages(
     theta, residual = point.theta, point.residual
     for stage in range(explicit):
         weights = np.ascontiguousarray(rows[stage][: stage + 1])
-        target = out if stage == explicit - 1 else work
         if stage == 0 and first_slope_known:
-            residual = flow.combine(point.theta, slopes, weights, step, target)
+            residual = flow.combine(point.theta, slopes, weights, step, out)
         else:
             residual = flow.advance(
-                theta, residual, point.theta, slopes, weights, step, target, slopes[stage]
+                theta, residual, point.theta, slopes, weights, step, out, slopes[stage]
             )
-        theta = target
+        theta = out
     return residual
 
 
-class EmbeddedPair(Stepper):
-    """An adaptive explicit Runge-Kutta method.
+class EmbeddedPair(ErrorControlled):
+    """An adaptive explicit Runge-Kutta method that keeps the rates of all its stages.
 
-    The error of a step is the larger of the layers' root-mean-square errors, relative to rtol
-    times the layer's size, and of the residual's own error, relative to rtol times its size plus
-    atol: in the linear regime the weights hardly move while the residual does all there is.
     With two embedded solutions (DOP853) the errors e5, e3 are merged as Hairer's
     e5^2 / sqrt(e5^2 + 0.01 e3^2).
 
@@ -73,11 +66,8 @@ class EmbeddedPair(Stepper):
     ----------
     tableau : ButcherTableau
         First same as last, with at least one embedded solution and a continuous extension.
-    rtol : float
-    atol : float
-        Residuals below it need no relative accuracy.
-    first : float, optional
-        First step; estimated if absent.
+    rtol, atol, first
+        See `ErrorControlled`.
     """
 
     name: ClassVar[str] = "embedded pair"
@@ -85,54 +75,40 @@ class EmbeddedPair(Stepper):
     def __init__(
         self, tableau: ButcherTableau, rtol: float, atol: float, first: float | None = None
     ) -> None:
-        self.tableau = tableau
-        self.rtol = rtol
-        self.atol = atol
-        self.first = first
+        super().__init__(tableau, rtol, atol, first)
+        self._n_slopes = tableau.stages + len(tableau.extra_a)
+        # The point, the new state, and one for all that lies beside the way.
+        self.states = 3 + self._n_slopes
 
     def refined(self) -> EmbeddedPair:
         return EmbeddedPair(self.tableau, 0.1 * self.rtol, 0.1 * self.atol, self.first)
 
-    def start(self, flow: Flow, point: Point) -> None:
-        self._arrive(flow, point)
-        self._controller = PIDController(self.tableau.error_order)
-        self.step = self.first or first_step(
+    def _allocate(self, flow: Flow, point: Point) -> None:
+        self._slopes = flow.empty(self._n_slopes)
+        self._work = flow.empty()
+        flow.rate(point.theta, point.residual, self._slopes[0])
+        self._moved = False
+
+    def _first_step(self, flow: Flow, point: Point) -> float:
+        return first_step(
             flow, point, self._slopes, self.tableau.order, self._scaled_norm, self._work, np.inf
         )
 
-    def _arrive(self, flow: Flow, point: Point) -> None:
-        """Make the buffers, and what depends on the point alone."""
-        tableau = self.tableau
-        self._slopes = flow.empty(tableau.stages + len(tableau.extra_a))
-        self._work, self._spare = flow.empty(), flow.empty()
-        self._new = flow.empty()
-        flow.rate(point.theta, point.residual, self._slopes[0])
-        self._sizes = flow.layer_norms(point.theta)
-        self._residual_size = self._rms(point.residual)
-        self._moved = False
+    def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
+        if self._moved:
+            # The rate at the new state is that of the step just taken.
+            self._slopes[0][...] = self._slopes[self.tableau.stages - 1]
+        attempt = super().attempt(flow, point, limit)
+        self._moved = attempt.point is not None
+        return attempt
 
-    def memory(self) -> dict[str, Any]:
-        return {"step": self.step, **self._controller.memory()}
-
-    def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
-        self._arrive(flow, point)
-        errors = {name: value for name, value in memory.items() if name != "step"}
-        self._controller = PIDController(self.tableau.error_order, **errors)
-        self.step = memory["step"]
-
-    @staticmethod
-    def _rms(residual: np.ndarray) -> float:
-        return float(np.sqrt(np.mean(residual**2)))
-
-    def _scaled_norm(self, layers: np.ndarray, residual: np.ndarray) -> float:
-        """The larger of the layers' and the residual's error, in units of the tolerance."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            relative = np.where(layers == 0.0, 0.0, layers / (self.rtol * self._sizes))
-        scale = self.rtol * self._residual_size + self.atol
-        own = self._rms(residual) / scale if scale > 0.0 else 0.0
-        return float(max(np.max(relative), own))
+    def _take(self, flow: Flow, point: Point, step: float) -> np.ndarray:
+        return take_stages(
+            flow, self.tableau, point, step, self._slopes, self._new, first_slope_known=True
+        )
 
     def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
+        flow.rate(self._new, residual, self._slopes[self.tableau.stages - 1])
         errors = []
         for weights, (embedded, _) in zip(
             self.tableau.error_weights, self.tableau.embedded, strict=True
@@ -144,51 +120,15 @@ class EmbeddedPair(Stepper):
             return errors[0]
         return errors[0] ** 2 / float(np.hypot(errors[0], 0.1 * errors[1]))
 
-    def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
-        tableau, slopes = self.tableau, self._slopes
-        if self._moved:
-            # The rate at the new state is that of the step just taken.
-            slopes[0][...] = slopes[tableau.stages - 1]
-            self._moved = False
-        step = min(self.step, limit)
-        residual = take_stages(
-            flow, tableau, point, step, slopes, self._work, self._new, first_slope_known=True
-        )
-        if np.isfinite(residual).all():
-            flow.rate(self._new, residual, slopes[tableau.stages - 1])
-            old = self._residual_size
-            self._residual_size = max(old, self._rms(residual))
-            error = self._error(flow, point, residual, step)
-            self._residual_size = old
-        else:
-            error = np.inf
-        if not error <= 1.0:
-            self.step = step * self._controller.rejected(error)
-            return Attempt(step, rejection="error" if np.isfinite(error) else "non-finite")
-        factor = self._controller.accepted(error)
-        # A step cut short by the limit says nothing against the step that was planned.
-        self.step = max(step * factor, self.step if step < self.step else 0.0)
-        new = Point(point.time + step, self._new, residual)
-        self._new, self._spare = self._spare, self._new
-        self._sizes = flow.layer_norms(new.theta)
-        self._residual_size = self._rms(residual)
-        self._moved = True
-        self._extra_known = False
-        return Attempt(
-            step,
-            point=new,
-            interpolate=lambda fraction, out: self._interpolate(flow, point, step, fraction, out),
-        )
+    def _prepare_dense(self, flow: Flow, point: Point, new: Point, step: float) -> None:
+        stages = self.tableau.stages
+        for extra, row in enumerate(self.tableau.extra_a):
+            weights = np.ascontiguousarray(row[: stages + extra])
+            residual = flow.combine(point.theta, self._slopes, weights, step, self._work)
+            flow.rate(self._work, residual, self._slopes[stages + extra])
 
     def _interpolate(
-        self, flow: Flow, point: Point, step: float, fraction: float, out: State
-    ) -> np.ndarray:
-        stages = self.tableau.stages
-        if not self._extra_known:
-            for extra, row in enumerate(self.tableau.extra_a):
-                weights = np.ascontiguousarray(row[: stages + extra])
-                residual = flow.combine(point.theta, self._slopes, weights, step, self._work)
-                flow.rate(self._work, residual, self._slopes[stages + extra])
-            self._extra_known = True
+        self, flow: Flow, point: Point, new: Point, step: float, fraction: float
+    ) -> tuple[State, np.ndarray]:
         weights = self.tableau.dense_weights(fraction)
-        return flow.combine(point.theta, self._slopes, weights, step, out)
+        return self._work, flow.combine(point.theta, self._slopes, weights, step, self._work)
