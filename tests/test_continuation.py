@@ -115,7 +115,7 @@ def test_a_signal_in_the_middle_of_an_attempt_loses_nothing(method, moment):
 
         def start(self, point):
             super().start(point)
-            sweep = flow.kernels._sweep
+            sweep = flow.kernels.passes.sweep
 
             def counted(*arguments, **named):
                 self.calls += 1
@@ -123,7 +123,7 @@ def test_a_signal_in_the_middle_of_an_attempt_loses_nothing(method, moment):
                     os.kill(os.getpid(), signal.SIGTERM)
                 return sweep(*arguments, **named)
 
-            flow.kernels._sweep = counted
+            flow.kernels.passes.sweep = counted
 
     flow = flow_of("relu", 1.25, "float64")
     stopped = integrate(flow, stepper_of(method, flow), RULES, Calling())

@@ -192,35 +192,49 @@ class TwoLayerFlow:
         self.kernels.rate(theta, residual, out)
 
     def combine(
-        self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array
+        self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array | None
     ) -> np.ndarray:
-        """Write base + step sum_j weights[j] slopes[j] into ``out``; return e (n,) there."""
+        """Write base + step sum_j weights[j] slopes[j] into ``out``, if given; return e there."""
         self.n_passes += 1
         return self.kernels.combine(base, slopes, weights, step, out) - self.y
 
     def advance(
         self,
-        theta: Array,
+        theta: Array | None,
         residual: np.ndarray,
         base: Array,
         slopes: Array | None,
         weights: np.ndarray,
         step: float,
-        out: Array,
+        out: Array | None,
         slope: Array | None = None,
+        here: np.ndarray | None = None,
     ) -> np.ndarray:
         """Rate at ``theta``, combine, residual: one fused pass.
 
         The last of ``weights`` is for the rate at ``theta``, which is kept in ``slope`` if given.
-        Returns e (n,) at ``out``.
+        With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead.
+        Returns e (n,) at the new state, which is kept in ``out`` if given.
         """
         self.n_rhs += 1
         self.n_passes += 1
         if slopes is None:
             slopes = self.kernels.empty(0)
-        return (
-            self.kernels.advance(theta, residual, base, slopes, weights, step, out, slope) - self.y
-        )
+        f = self.kernels.advance(theta, residual, base, slopes, weights, step, out, slope, here)
+        return f - self.y
+
+    def rate_and_errors(
+        self, theta: Array, residual: np.ndarray, slopes: Array, weights: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rate at ``theta`` into the last slope; errors step sum_j weights[., j] slopes[j].
+
+        Returns e at theta minus each error (e, n), and the norms of each layer (e + 1, layers) of
+        the errors and, last, of theta. One pass.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        f, squares = self.kernels.rate_and_errors(theta, residual, slopes, weights, step)
+        return f - self.y, np.sqrt(squares[:, ::-1])
 
     def tangent_kernel(self, theta: Array) -> TangentKernel:
         """K at ``theta``; the layers in the order of `layers`."""

@@ -60,22 +60,35 @@ class Flow(Protocol):
         """d theta / dtau, one pass."""
 
     def combine(
-        self, base: State, slopes: State, weights: np.ndarray, step: float, out: State
+        self, base: State, slopes: State, weights: np.ndarray, step: float, out: State | None
     ) -> np.ndarray:
-        """base + step sum_j weights[j] slopes[j] into out; e there. One pass."""
+        """base + step sum_j weights[j] slopes[j] into out, if given; e there. One pass."""
 
     def advance(
         self,
-        theta: State,
+        theta: State | None,
         residual: np.ndarray,
         base: State,
         slopes: State | None,
         weights: np.ndarray,
         step: float,
-        out: State,
+        out: State | None,
         slope: State | None = None,
+        here: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Rate at theta, combine, e there, in one pass."""
+        """Rate at theta, combine, e there, in one pass.
+
+        With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead.
+        """
+
+    def rate_and_errors(
+        self, theta: State, residual: np.ndarray, slopes: State, weights: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rate at theta into the last slope, then what the errors ``weights`` (e, s) say.
+
+        Returns e at theta minus each error (e, n), and norms of each layer (e + 1, layers): of the
+        errors and, last, of theta. One pass.
+        """
 
     def tangent_kernel(self, theta: State) -> Kernel:
         """K."""

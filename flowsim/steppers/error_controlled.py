@@ -41,6 +41,7 @@ class ErrorControlled(Stepper):
 
     def start(self, flow: Flow, point: Point) -> None:
         self._arrive(flow, point)
+        self._sizes = flow.layer_norms(point.theta)
         self._controller = PIDController(self.tableau.error_order)
         self.step = self.first or self._first_step(flow, point)
 
@@ -48,20 +49,16 @@ class ErrorControlled(Stepper):
         """Make the states, and what depends on the point alone."""
         self._new = flow.empty()
         self._allocate(flow, point)
-        self._measure(flow, point)
-
-    def _measure(self, flow: Flow, point: Point) -> None:
-        self._sizes = flow.layer_norms(point.theta)
         self._residual_size = _rms(point.residual)
 
     def memory(self) -> dict[str, Any]:
-        return {"step": self.step, **self._controller.memory()}
+        return {"step": self.step, "sizes": self._sizes, **self._controller.memory()}
 
     def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
         self._arrive(flow, point)
-        errors = {name: value for name, value in memory.items() if name != "step"}
+        errors = {name: value for name, value in memory.items() if name not in ("step", "sizes")}
         self._controller = PIDController(self.tableau.error_order, **errors)
-        self.step = memory["step"]
+        self.step, self._sizes = memory["step"], memory["sizes"]
 
     def _scaled_norm(self, layers: np.ndarray, residual: np.ndarray) -> float:
         """The larger of the layers' and the residual's error, in units of the tolerance."""
@@ -89,7 +86,8 @@ class ErrorControlled(Stepper):
         self.step = max(step * factor, self.step if step < self.step else 0.0)
         new = Point(point.time + step, self._new, residual)
         self._new = point.theta
-        self._measure(flow, new)
+        self._sizes = self._layer_sizes(flow, new)
+        self._residual_size = _rms(residual)
         self._dense_ready = False
 
         def interpolate(fraction: float) -> tuple[State, np.ndarray]:
@@ -99,6 +97,10 @@ class ErrorControlled(Stepper):
             return self._interpolate(flow, point, new, step, fraction)
 
         return Attempt(step, point=new, interpolate=interpolate)
+
+    def _layer_sizes(self, flow: Flow, point: Point) -> np.ndarray:
+        """Norms of the layers at a point just accepted."""
+        return flow.layer_norms(point.theta)
 
     @abstractmethod
     def _allocate(self, flow: Flow, point: Point) -> None:

@@ -30,7 +30,8 @@ def take_stages(
     slopes : stack of states
         Receives the rates of the stages.
     out : state
-        Holds the stages on their way, then the new state.
+        Receives the new state. The stages on the way are stored nowhere: a pass that reads the
+        slopes makes them again.
     first_slope_known : bool
         ``slopes[0]`` is the rate at ``point`` already.
 
@@ -43,16 +44,19 @@ def take_stages(
     # A first-same-as-last tableau's last stage is the new state itself.
     explicit = tableau.stages - 1 if tableau.fsal else tableau.stages
     rows = [*tableau.a[1:explicit], tableau.b]
-    theta, residual = point.theta, point.residual
+    base, residual = point.theta, point.residual
     for stage in range(explicit):
         weights = np.ascontiguousarray(rows[stage][: stage + 1])
+        target = out if stage == explicit - 1 else None
         if stage == 0 and first_slope_known:
-            residual = flow.combine(point.theta, slopes, weights, step, out)
+            residual = flow.combine(base, slopes, weights, step, target)
+        elif stage == 0:
+            residual = flow.advance(base, residual, base, slopes, weights, step, target, slopes[0])
         else:
+            here = np.ascontiguousarray(tableau.a[stage, :stage])
             residual = flow.advance(
-                theta, residual, point.theta, slopes, weights, step, out, slopes[stage]
+                None, residual, base, slopes, weights, step, target, slopes[stage], here
             )
-        theta = out
     return residual
 
 
@@ -108,17 +112,24 @@ class EmbeddedPair(ErrorControlled):
         )
 
     def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
-        flow.rate(self._new, residual, self._slopes[self.tableau.stages - 1])
-        errors = []
-        for weights, (embedded, _) in zip(
-            self.tableau.error_weights, self.tableau.embedded, strict=True
-        ):
-            layers = flow.combination_norms(self._slopes, weights, step)
-            other = flow.combine(point.theta, self._slopes, embedded, step, self._work)
-            errors.append(self._scaled_norm(layers, residual - other))
+        others, norms = flow.rate_and_errors(
+            self._new,
+            residual,
+            self._slopes[: self.tableau.stages],
+            np.array(self.tableau.error_weights),
+            step,
+        )
+        *layers, self._new_sizes = norms
+        errors = [
+            self._scaled_norm(norm, residual - other)
+            for norm, other in zip(layers, others, strict=True)
+        ]
         if len(errors) == 1 or errors[0] == 0.0:
             return errors[0]
         return errors[0] ** 2 / float(np.hypot(errors[0], 0.1 * errors[1]))
+
+    def _layer_sizes(self, flow: Flow, point: Point) -> np.ndarray:
+        return self._new_sizes  # came with the errors
 
     def _prepare_dense(self, flow: Flow, point: Point, new: Point, step: float) -> None:
         stages = self.tableau.stages
