@@ -200,6 +200,28 @@ def sweep(
                 _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
 
 
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def move_registers(velocity, theta, memory, base, error, stage, fresh, start, size):
+    """The registers of a low-storage method for a block's neurons, given their velocity."""
+    for row in range(theta.shape[0]):
+        moving = velocity[row, :size]
+        here = theta[row, start : start + size]
+        remembered = memory[row, start : start + size]
+        origin = base[row, start : start + size]
+        wrong = error[row, start : start + size]
+        for k in range(size):
+            past = stage[0] * here[k]
+            slip = stage[5] * moving[k]
+            if not fresh:
+                past += remembered[k]
+                slip += wrong[k]
+            remembered[k] = past
+            wrong[k] = slip
+            here[k] = (
+                stage[1] * here[k] + stage[2] * past + stage[3] * origin[k] + stage[4] * moving[k]
+            )
+
+
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 def register_sweep(
     first, last, value, both, scale, x, mobility, residual, theta, memory, base, error, stage,
@@ -219,26 +241,9 @@ def register_sweep(
         size = min(BLOCK, theta.shape[1] - start)
         _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
         for row in range(1 + n_inputs):
-            _row_registers(
-                mobility[row], velocity[row, :size], theta[row, start : start + size],
-                memory[row, start : start + size], base[row, start : start + size],
-                error[row, start : start + size], stage, fresh,
-            )  # fmt: skip
+            factor = mobility[row]
+            row_velocity = velocity[row, :size]
+            for k in range(size):
+                row_velocity[k] *= factor
+        move_registers(velocity, theta, memory, base, error, stage, fresh, start, size)
         _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
-
-
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-def _row_registers(factor, velocity, theta, memory, base, error, stage, fresh):
-    """The registers of one row of a block."""
-    for k in range(velocity.shape[0]):
-        moving = factor * velocity[k]
-        remembered = stage[0] * theta[k]
-        wrong = stage[5] * moving
-        if not fresh:
-            remembered += memory[k]
-            wrong += error[k]
-        memory[k] = remembered
-        error[k] = wrong
-        theta[k] = (
-            stage[1] * theta[k] + stage[2] * remembered + stage[3] * base[k] + stage[4] * moving
-        )
