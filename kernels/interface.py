@@ -68,7 +68,10 @@ class TwoLayerKernels(Protocol):
     def combine(
         self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array
     ) -> np.ndarray:
-        """Write base + step sum_j weights[j] slopes[j] into ``out``; return f there. One pass."""
+        """Write base + step sum_j weights[j] slopes[j] into ``out``; return f there. One pass.
+
+        ``out`` may be one of the slopes.
+        """
 
     def advance(
         self,
@@ -84,8 +87,34 @@ class TwoLayerKernels(Protocol):
         """Rate at ``theta``, then combine, then outputs, in one pass.
 
         ``weights`` has one entry more than the slopes used: its last one is for the velocity at
-        ``theta``, which is kept in ``slope`` if that is given. ``out`` may be ``theta``.
-        Returns f (n,) at ``out``.
+        ``theta``, which is kept in ``slope`` if that is given. ``out`` may be ``theta`` or one of
+        the slopes. Returns f (n,) at ``out``.
+        """
+
+    def advance_registers(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        memory: Array,
+        base: Array,
+        error: Array,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        """Take a stage of a low-storage method, in place, in one pass.
+
+        With k the velocity at ``theta`` for ``residual``, first from the old ``theta`` and then
+        with the new ``memory``::
+
+            memory += delta (theta - base)
+            error  += error_weight k
+            theta   = base + gamma1 (theta - base) + gamma2 memory + beta k
+
+        The registers hold differences from the base, whose own terms are left out: they add up to
+        the base, and by rounding to something else, which a frozen layer would show.
+
+        ``factors`` (5,) float64 are delta, gamma1, gamma2, beta (with the step) and error_weight.
+        With ``fresh`` the memory is written, not read. Returns f (n,) at the new ``theta``.
         """
 
     def squared_norms(self, theta: Array, reference: Array | None, neurons: int) -> np.ndarray:

@@ -222,6 +222,28 @@ class TwoLayerFlow:
             self.kernels.advance(theta, residual, base, slopes, weights, step, out, slope) - self.y
         )
 
+    def advance_registers(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        memory: Array,
+        base: Array,
+        error: Array,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        """Stage of a low-storage method, in place: one fused pass.
+
+        See `flowsim.kernels.interface.TwoLayerKernels.advance_registers`. Returns e (n,) at the
+        new ``theta``.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        return (
+            self.kernels.advance_registers(theta, residual, memory, base, error, factors, fresh)
+            - self.y
+        )
+
     def tangent_kernel(self, theta: Array) -> TangentKernel:
         """K at ``theta``; the layers in the order of `layers`."""
         self.n_passes += 1

@@ -11,11 +11,14 @@ from flowsim.steppers.base import Stepper
 from flowsim.steppers.euler import Euler
 from flowsim.steppers.gradient_descent import GradientDescent
 from flowsim.steppers.heun import Heun
+from flowsim.steppers.low_storage import LowStoragePair
+from flowsim.steppers.low_storage_tableau import LowStorageTableau
 from flowsim.steppers.runge_kutta import EmbeddedPair
 from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
+from flowsim.steppers.tableaux.rdpk35 import RDPK35
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
 
@@ -35,6 +38,10 @@ def _pair(tableau: ButcherTableau, options: MethodOptions) -> Stepper:
     return EmbeddedPair(tableau, options.rtol, options.atol, options.first_step)
 
 
+def _low_storage(scheme: LowStorageTableau, options: MethodOptions) -> Stepper:
+    return LowStoragePair(scheme, options.rtol, options.atol, options.first_step)
+
+
 def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Stepper:
     return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
 
@@ -46,6 +53,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "dp54": partial(_pair, DP54),
     "tsit54": partial(_pair, TSIT54),
     "dop853": partial(_pair, DOP853),
+    "rdpk35": partial(_low_storage, RDPK35),
     "gradient-descent": lambda options: GradientDescent(options.step),
 }
 """Constructors by name; with ``auto`` they are `METHOD_NAMES`."""

@@ -8,6 +8,7 @@ from flowsim.kernels.interface import TwoLayerField
 
 from . import measures
 from .activations import compile_activation
+from .registers import advance_registers
 from .sweep import BLOCK, sweep
 from .threads import run_blocks
 
@@ -74,11 +75,7 @@ class CpuKernels:
         outputs=True,
     ) -> np.ndarray:  # fmt: skip
         """Run the compiled sweep with the parts whose arguments are given; return f (n,)."""
-        if residual is None:
-            scaled = self._no_residual
-        else:
-            # n and kappa go into the residual: the per-neuron loop has one factor less.
-            scaled = (residual * (self.field.multiplier / self.n_samples)).astype(self.dtype)
+        scaled = self._no_residual if residual is None else self._scaled(residual)
         weights = self._no_residual if weights is None else weights.astype(self.dtype)
         n_slopes = len(weights) - (residual is not None) if out is not None else 0
         run_blocks(
@@ -94,6 +91,10 @@ class CpuKernels:
             residual is not None, slope is not None, out is not None, outputs,
         )  # fmt: skip
         return self.field.multiplier * np.add.reduce(self._partial, axis=0)
+
+    def _scaled(self, residual: np.ndarray) -> np.ndarray:
+        # n and kappa go into the residual: the per-neuron loop has one factor less.
+        return (residual * (self.field.multiplier / self.n_samples)).astype(self.dtype)
 
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         return self._sweep(theta)
@@ -123,6 +124,24 @@ class CpuKernels:
         slope: np.ndarray | None = None,
     ) -> np.ndarray:
         return self._sweep(theta, residual, base, slopes, weights * step, slope, out)
+
+    def advance_registers(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        memory: np.ndarray,
+        base: np.ndarray,
+        error: np.ndarray,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        run_blocks(
+            advance_registers, self._n_blocks, self._threads, self._work,
+            self._activation.value, self._activation.both, self._scale,
+            self._x, self._mobility, self._scaled(residual),
+            tuple(factors.astype(self.dtype)), fresh, theta, memory, base, error, self._partial,
+        )  # fmt: skip
+        return self.field.multiplier * np.add.reduce(self._partial, axis=0)
 
     def _by_layer(self, n_blocks: int) -> np.ndarray:
         """Add the row sums of the blocks, in block order, into (output, input)."""
