@@ -12,7 +12,7 @@ from flowsim.steppers.base import Point
 from flowsim.steppers.controller import PIDController
 from flowsim.steppers.driver import integrate
 from flowsim.steppers.events import StopRules
-from flowsim.steppers.methods import METHODS, MethodOptions, make_stepper
+from flowsim.steppers.methods import METHODS, MethodOptions, choose_method, make_stepper
 from flowsim.steppers.runge_kutta import take_stages
 from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
@@ -273,6 +273,21 @@ def test_the_reference_problem():
 def test_auto_chooses_by_activation_and_tolerance(kinked, rtol, expected):
     name, _ = make_stepper("auto", MethodOptions(rtol=rtol), kinked)
     assert name == expected
+
+
+@pytest.mark.parametrize(
+    ("kinked", "rtol", "room", "expected"),
+    [
+        (True, 1e-3, 5.0, "heun"),
+        (True, 1e-3, 4.9, "rdpk35"),
+        (False, 1e-3, 10.0, "tsit54"),
+        (False, 1e-3, 9.9, "rdpk35"),
+        (False, 1e-9, 19.0, "dop853"),
+        (False, 1e-9, 0.0, "rdpk35"),
+    ],
+)
+def test_auto_takes_the_low_storage_pair_where_memory_is_short(kinked, rtol, room, expected):
+    assert choose_method(kinked, rtol, room) == expected
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -60,6 +60,17 @@ class TwoLayerNetwork:
         """Neurons in the state: 2 m with antisymmetric initial values, else m."""
         return self.width * (2 if self.antisymmetric else 1)
 
+    def state_bytes(self, n_inputs: int, dtype: str | np.dtype) -> int:
+        """Bytes of one copy of the state.
+
+        Parameters
+        ----------
+        n_inputs : int
+            d, the bias coordinate included.
+        dtype : str or numpy.dtype
+        """
+        return self.neurons * (1 + n_inputs) * np.dtype(dtype).itemsize
+
     def in_original_variables(self) -> TwoLayerNetwork:
         """The same network with its weights in original variables."""
         return replace(self, variables="original")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -62,7 +63,22 @@ if set(METHODS) | {"auto"} != set(METHOD_NAMES):  # pragma: no cover
     raise RuntimeError("flowsim.steppers.METHOD_NAMES and METHODS differ")
 
 
-def choose_method(kinked: bool, rtol: float) -> str:
+_FRUGAL = "rdpk35"
+"""What ``auto`` falls back on where memory is short."""
+
+
+def states_of(name: str) -> int:
+    """Copies of the state that a method works with, the initial one not counted.
+
+    Parameters
+    ----------
+    name : str
+        A key of `METHODS`.
+    """
+    return METHODS[name](MethodOptions()).states
+
+
+def choose_method(kinked: bool, rtol: float, room: float = math.inf) -> str:
     """The method that ``auto`` stands for (measured in ``benchmarks/work_precision.py``).
 
     Parameters
@@ -70,10 +86,12 @@ def choose_method(kinked: bool, rtol: float) -> str:
     kinked : bool
         Whether sigma' jumps: embedded pairs would spend their steps on kinks.
     rtol : float
+    room : float
+        Copies of the state that memory has room for, see `states_of`.
     """
-    if kinked:
-        return "heun"
-    return "tsit54" if rtol > 1e-7 else "dop853"
+    smooth = "tsit54" if rtol > 1e-7 else "dop853"
+    name = "heun" if kinked else smooth
+    return name if states_of(name) <= room else _FRUGAL
 
 
 def make_stepper(name: str, options: MethodOptions, kinked: bool) -> tuple[str, Stepper]:
