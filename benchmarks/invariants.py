@@ -26,14 +26,15 @@ from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
 from flowsim.steppers.tableaux.heun2 import HEUN2
+from flowsim.steppers.tableaux.rdpk35 import RDPK35
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
 from .common import GAMMAS, INPUTS, STOP_LOSS, TARGETS, Table, number, report
 from .trees import defect
 
 EULER1 = ButcherTableau("euler1", 1, np.zeros((1, 1)), np.ones(1), np.zeros(1))
-TABLEAUX = (EULER1, HEUN2, BS32, DP54, TSIT54, DOP853)
-PAIRS = ("bs32", "dp54", "tsit54", "dop853")
+TABLEAUX = (EULER1, HEUN2, BS32, DP54, TSIT54, DOP853, RDPK35.butcher)
+PAIRS = ("bs32", "dp54", "tsit54", "dop853", "rdpk35")
 
 
 @dataclass
@@ -199,6 +200,7 @@ ORDER_PROBLEMS = {
     "dp54": ("x_tanh_x", 1.0, (128, 256)),
     "tsit54": ("x_tanh_x", 1.0, (48, 128)),
     "dop853": ("erf", 1.5, (10, 20)),
+    "rdpk35": ("x_tanh_x", 1.0, (100, 400)),
 }
 """Activation, end and two numbers of steps between which the error is asymptotic and above
 rounding: for pairs of order 5 and 8, whose error terms nearly cancel, a short range."""

@@ -24,6 +24,7 @@ from flowsim.preparation import (
     initial_state,
     make_network,
     resolve,
+    resolve_method,
     scalar_targets,
 )
 from flowsim.recording.observables import Frame
@@ -221,11 +222,13 @@ def _job(
     activation = activation or ACTIVATIONS[resolved.network.activation]
     network = make_network(resolved, dataset, activation)
     scalar_targets(dataset.y, "y")
-    check_memory(network, dataset.n_inputs, resolved.integrate.dtype)
+    method = resolve_method(resolved, network, dataset.n_inputs)
+    check_memory(resolved, network, dataset.n_inputs, method)
     return Job(
         experiment=resolved,
         dataset=dataset,
         network=network,
+        method=method,
         initial=None if initial is None else initial_state(network, dataset, initial),
         observables=observables,
         places=places,

@@ -24,6 +24,7 @@ from flowsim.recording.opening import read_attributes
 from flowsim.recording.places import RunPlaces, copy, rename, unfinished
 from flowsim.recording.reader import RunFile
 from flowsim.recording.superblock import clear_flags
+from flowsim.steppers import METHOD_NAMES
 
 RESUME = ("never", "auto", "must")
 """Whether a run may, and whether it must, go on where an earlier one was."""
@@ -41,11 +42,14 @@ class Start:
         There is a growing file with rows of this run.
     checkpoint : Checkpoint or None
         Where to go on; None for t = 0.
+    method : str
+        Of the growing file's run, with ``auto`` resolved; empty if there is none.
     """
 
     finished: bool = False
     growing: bool = False
     checkpoint: Checkpoint | None = None
+    method: str = ""
 
 
 def find_start(
@@ -99,6 +103,7 @@ def find_start(
     finished = found == places.target and stored.status in ("complete", "failed")
     if finished and asked_again:
         return Start(finished=True)
+    method = _known_method(places, stored)
     checkpoint = _usable_checkpoint(places, fingerprint, stored)
     if not asked_again or finished:
         # The last rows may be those of an end that is no longer one: back to the checkpoint.
@@ -111,7 +116,7 @@ def find_start(
         rename(found, places.growing)
     elif found != places.growing:
         copy(found, places.growing)
-    return Start(growing=True, checkpoint=checkpoint)
+    return Start(growing=True, checkpoint=checkpoint, method=method)
 
 
 @dataclass(frozen=True)
@@ -140,6 +145,17 @@ def _exists(places: RunPlaces, found: Path) -> ConfigError:
     return ConfigError(
         f"output = {places.target}: {what}; use --overwrite (overwrite=True) or another name"
     )
+
+
+def _known_method(places: RunPlaces, stored: _Stored) -> str:
+    """The method by which a run was begun: another would come to other rows."""
+    method = str(stored.attributes.get("method", ""))
+    if method not in METHOD_NAMES:
+        raise ConfigError(
+            f"output = {places.target}: its method {method!r} is unknown here; use --overwrite "
+            "(overwrite=True) or another name"
+        )
+    return method
 
 
 def _usable_checkpoint(places: RunPlaces, fingerprint: str, stored: _Stored) -> Checkpoint | None:

@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -26,7 +26,7 @@ from flowsim.file_groups import (
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.threads import one_blas_thread, usable_cores
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
-from flowsim.preparation import scalar_targets
+from flowsim.preparation import check_memory, scalar_targets
 from flowsim.progress import show_progress
 from flowsim.recording.checkpoint import Checkpoint
 from flowsim.recording.contents import Array
@@ -37,11 +37,11 @@ from flowsim.recording.plans import plan_series
 from flowsim.recording.recorder import Recorder
 from flowsim.recording.writer import Cadence, RunWriter
 from flowsim.result import Run
-from flowsim.steppers.base import Point, Stepper
+from flowsim.steppers.base import Point
 from flowsim.steppers.driver import Continuation, NoObserver, Outcome, integrate
 from flowsim.steppers.events import PREEMPTED, StopRules
 from flowsim.steppers.interruption import Interruption
-from flowsim.steppers.methods import MethodOptions, make_stepper
+from flowsim.steppers.methods import METHODS, MethodOptions
 
 Own = Mapping[str, Callable[[Frame], Any]]
 
@@ -55,6 +55,8 @@ class Job:
     experiment : Experiment
     dataset : Dataset
     network : TwoLayerNetwork
+    method : str
+        Of a run that begins, with ``auto`` resolved. One that goes on keeps its own.
     initial : (1 + d, neurons) array or None
         Initial state; drawn from the seed if absent.
     observables : mapping
@@ -71,6 +73,7 @@ class Job:
     experiment: Experiment
     dataset: Dataset
     network: TwoLayerNetwork
+    method: str
     initial: np.ndarray | None = None
     observables: Own = field(default_factory=dict)
     places: RunPlaces | None = None
@@ -139,13 +142,17 @@ def carry_out(job: Job, interruption: Interruption | None = None) -> tuple[Run, 
             start = find_start(job.places, job.experiment, fingerprint, job.resume, job.overwrite)
             if start.finished:
                 return Run(job.places.target), ""
+            if start.method not in ("", job.method):
+                # Begun on a machine with more memory, or less: it goes on as it was begun.
+                job = replace(job, method=start.method)
+                check_memory(job.experiment, job.network, job.dataset.n_inputs, job.method)
         try:
             run = _Execution(job, start, fingerprint, lock, interruption).run()
         except MemoryError as error:
             raise FlowsimError(
                 f"network.width = {job.network.width}: does not fit into memory; take a smaller "
                 'width, integrate.dtype = "float32" or a method with fewer copies of the state '
-                "(euler)"
+                "(rdpk35, euler)"
             ) from error
     return run, interruption.name
 
@@ -164,13 +171,13 @@ class _Execution:
         self.job, self.start, self.interruption = job, start, interruption
         self.fingerprint = fingerprint
         self.flow = _make_flow(job)
-        self.method, self.stepper = _make_stepper(job.experiment, self.flow)
+        self.stepper = METHODS[job.method](_method_options(job.experiment))
         self.rules = _stop_rules(job.experiment)
         self.test_residual = _test_residual(job.dataset, self.flow)
         self.plans = plan_series(
             job.experiment.record, self.flow, job.observables, self.test_residual
         )
-        about = attributes(job.experiment, self.flow, self.method)
+        about = attributes(job.experiment, self.flow, job.method)
         self.writer = RunWriter(
             job.places,
             {**about, "fingerprint": fingerprint},
@@ -308,13 +315,13 @@ def _cadence(experiment: Experiment) -> Cadence:
     )
 
 
-def _make_stepper(experiment: Experiment, flow: TwoLayerFlow) -> tuple[str, Stepper]:
+def _method_options(experiment: Experiment) -> MethodOptions:
     section = experiment.integrate
     atol = section.atol
     if atol is None:
         # A residual of the size at which the run stops needs no more than rtol of that size.
         atol = section.rtol * math.sqrt(2.0 * section.stop_loss)
-    options = MethodOptions(
+    return MethodOptions(
         rtol=section.rtol,
         atol=atol,
         first_step=section.first_step,
@@ -322,7 +329,6 @@ def _make_stepper(experiment: Experiment, flow: TwoLayerFlow) -> tuple[str, Step
         step_fraction=section.step_fraction,
         max_relative_change=section.max_relative_change,
     )
-    return make_stepper(section.method, options, flow.kinked)
 
 
 def _test_residual(dataset: Dataset, flow: TwoLayerFlow) -> Callable[[Any], np.ndarray] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,12 +12,14 @@ import numpy as np
 from h5py import is_hdf5
 
 from flowsim.config import Experiment, load_experiment
+from flowsim.config.sections import Integrate
 from flowsim.data import Dataset, from_arrays
 from flowsim.errors import ConfigError, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.networks.two_layer import TwoLayerNetwork
 from flowsim.recording.places import RunPlaces
 from flowsim.result import Run
+from flowsim.steppers.methods import choose_method, states_of
 
 Source = str | Path | Mapping[str, Any] | Experiment
 Initial = Mapping[str, np.ndarray] | str | Path | Run
@@ -98,26 +101,70 @@ def _check_folder(key: str, path: Path, folder: Path) -> None:
         raise ConfigError(f"{key} = {path}: the folder {folder} is not writable; choose another")
 
 
-_STATES = 6
-"""Copies of the state that every method holds at the least, the initial one included."""
+_SHARE = 0.8
+"""Of the machine's memory that ``auto`` means to fill with copies of the state at the most."""
 
 
-def check_memory(network: TwoLayerNetwork, n_inputs: int, dtype: str) -> None:
+def machine_memory() -> float:
+    """Bytes of memory that the machine has, used or not; infinity where it does not tell.
+
+    Not those that are free: what ``auto`` chooses is not to depend on the hour.
+    """
+    if not hasattr(os, "sysconf"):
+        return math.inf
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _kept_states(section: Integrate) -> int:
+    """Copies of the state besides the method's: the initial one, and what outlives a first run."""
+    # Its end and where it could be continued, while it is carried out again to estimate its error.
+    return 3 if section.estimate_error else 1
+
+
+def resolve_method(experiment: Experiment, network: TwoLayerNetwork, n_inputs: int) -> str:
+    """Name of the method of an experiment, ``auto`` resolved for this machine.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    network : TwoLayerNetwork
+    n_inputs : int
+        The bias coordinate included.
+    """
+    section = experiment.integrate
+    if section.method != "auto":
+        return section.method
+    room = _SHARE * machine_memory() / network.state_bytes(n_inputs, section.dtype)
+    return choose_method(network.activation.kinked, section.rtol, room - _kept_states(section))
+
+
+def check_memory(
+    experiment: Experiment, network: TwoLayerNetwork, n_inputs: int, method: str
+) -> None:
     """Refuse a network that cannot fit, before the machine begins to thrash.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    network : TwoLayerNetwork
+    n_inputs : int
+        The bias coordinate included.
+    method : str
+        With ``auto`` resolved.
 
     Raises
     ------
     FlowsimError
         If the state's copies alone take more than the machine's memory.
     """
-    if not hasattr(os, "sysconf"):
-        return
-    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    needed = network.neurons * (1 + n_inputs) * np.dtype(dtype).itemsize * _STATES
+    section, machine = experiment.integrate, machine_memory()
+    states = states_of(method) + _kept_states(section)
+    needed = states * network.state_bytes(n_inputs, section.dtype)
     if needed > machine:
         raise FlowsimError(
-            f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB, the "
-            f"machine has {machine / 2**30:.3g}; take a smaller width"
+            f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB with "
+            f'integrate.method = "{method}", the machine has {machine / 2**30:.3g}; take a smaller '
+            'width, dtype = "float32" or a method with fewer copies of the state'
         )
 
 

@@ -70,7 +70,7 @@ class TwoLayerKernels(Protocol):
     ) -> np.ndarray:
         """Write base + step sum_j weights[j] slopes[j] into ``out``; return f there. One pass.
 
-        Without ``out`` that state is kept nowhere.
+        ``out`` may be one of the slopes; without ``out`` that state is kept nowhere.
         """
 
     def advance(
@@ -88,10 +88,10 @@ class TwoLayerKernels(Protocol):
         """Rate at ``theta``, then combine, then outputs, in one pass.
 
         ``weights`` has one entry more than the slopes used: its last one is for the velocity at
-        ``theta``, which is kept in ``slope`` if that is given. ``out`` may be ``theta``; without
-        ``out`` the new state is kept nowhere. With ``here`` the rate is taken at
-        base + step sum_j here[j] slopes[j] in the place of ``theta``, which is not read: a stage
-        that can be made again from slopes that are read anyway need not be stored.
+        ``theta``, which is kept in ``slope`` if that is given. ``out`` may be ``theta`` or one of
+        the slopes; without ``out`` the new state is kept nowhere. With ``here`` the rate is taken
+        at base + step sum_j here[j] slopes[j] in the place of ``theta``, which is not read: a
+        stage that can be made again from slopes that are read anyway need not be stored.
         Returns f (n,) at the new state.
         """
 
@@ -104,6 +104,32 @@ class TwoLayerKernels(Protocol):
         solutions are then step sum_j weights[., j] slopes[j], for ``weights`` (e, stages).
         Returns f at theta minus each error (e, n), and the sums of squares over all neurons, each
         as (output, input), of the errors and, last, of ``theta`` (e + 1, 2).
+        """
+
+    def advance_registers(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        memory: Array,
+        base: Array,
+        error: Array,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        """Take a stage of a low-storage method, in place, in one pass.
+
+        With k the velocity at ``theta`` for ``residual``, first from the old ``theta`` and then
+        with the new ``memory``::
+
+            memory += delta (theta - base)
+            error  += error_weight k
+            theta   = base + gamma1 (theta - base) + gamma2 memory + beta k
+
+        The registers hold differences from the base, whose own terms are left out: they add up to
+        the base, and by rounding to something else, which a frozen layer would show.
+
+        ``factors`` (5,) float64 are delta, gamma1, gamma2, beta (with the step) and error_weight.
+        With ``fresh`` the memory is written, not read. Returns f (n,) at the new ``theta``.
         """
 
     def squared_norms(self, theta: Array, reference: Array | None, neurons: int) -> np.ndarray:

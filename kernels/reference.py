@@ -104,6 +104,25 @@ class ReferenceKernels:
         squares = [self.squared_combination(slopes, step * row) for row in weights]
         return f, np.array([*squares, self.squared_norms(theta, None, self.neurons)])
 
+    def advance_registers(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        memory: np.ndarray,
+        base: np.ndarray,
+        error: np.ndarray,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        delta, gamma1, gamma2, beta, error_weight = factors
+        velocity = np.empty_like(theta)
+        self.rate(theta, residual, velocity)
+        difference = np.asarray(theta, np.float64) - base
+        memory[...] = delta * difference + (0.0 if fresh else memory)
+        error[...] = error + error_weight * velocity
+        theta[...] = base + (gamma1 * difference + gamma2 * memory + beta * velocity)
+        return self.outputs(theta)
+
     def squared_norms(
         self, theta: np.ndarray, reference: np.ndarray | None, neurons: int
     ) -> np.ndarray:

@@ -10,6 +10,7 @@ import pytest
 from flows import PUBLISHED_X, PUBLISHED_Y
 
 import flowsim as fs
+from flowsim import preparation
 from flowsim.errors import ConfigError, DataWarning, FileFormatError, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
 
@@ -377,6 +378,22 @@ def test_the_output_is_checked_first(tmp_path):
 def test_a_network_that_cannot_fit_is_refused_at_once():
     with pytest.raises(FlowsimError, match=r"network.width = 10000000000: needs at least"):
         simulate(width=10_000_000_000)
+
+
+@pytest.mark.parametrize(
+    ("copies", "estimate", "expected"),
+    [(7.6, False, "heun"), (7.4, False, "rdpk35"), (5.1, False, "rdpk35"), (4.9, False, None)]
+    + [(10.1, True, "heun"), (9.9, True, "rdpk35"), (7.1, True, "rdpk35"), (6.9, True, None)],
+)
+def test_auto_takes_what_the_machine_has_room_for(monkeypatch, copies, estimate, expected):
+    """Heun works in 5 copies of the state, rdpk35 in 4; one more, or three, are the run's."""
+    monkeypatch.setattr(preparation, "machine_memory", lambda: copies * 3 * 8 * 2 * 100)
+    integrate = {"estimate_error": estimate, "max_steps": 2}
+    if expected is None:
+        with pytest.raises(FlowsimError, match='needs .* with integrate.method = "rdpk35"'):
+            simulate(integrate=integrate)
+    else:
+        assert simulate(integrate=integrate).attributes["method"] == expected
 
 
 def test_sections_that_are_none_are_named():

@@ -42,8 +42,19 @@ RULES: dict[str, set[str]] = {
     "flowsim.result": MODEL | {"flowsim.config", "flowsim.networks", "flowsim.recording"},
     "flowsim.progress": {"flowsim.steppers"},
     "flowsim.preparation": MODEL
-    | {"flowsim.config", "flowsim.networks", "flowsim.recording", "flowsim.result"},
-    "flowsim.continuing": {"flowsim.errors", "flowsim.config", "flowsim.recording"},
+    | {
+        "flowsim.config",
+        "flowsim.networks",
+        "flowsim.steppers",
+        "flowsim.recording",
+        "flowsim.result",
+    },
+    "flowsim.continuing": {
+        "flowsim.errors",
+        "flowsim.config",
+        "flowsim.steppers",
+        "flowsim.recording",
+    },
     "flowsim.file_groups": MODEL
     | {
         "flowsim",

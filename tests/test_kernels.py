@@ -1,6 +1,7 @@
 """Every backend against the NumPy reference, and the bit-for-bit promises of the CPU backend."""
 
 import math
+from dataclasses import replace
 
 import mpmath
 import numpy as np
@@ -108,6 +109,8 @@ def compare(field, neurons, dtype, seed=1):
         assert error(value, expected, max(scale, np.max(np.abs(expected)))) < 2 * tolerance
     compare_stages(reference, cpu, theta, residual, slopes[0], outputs_size, rate_size, tolerance)
 
+    compare_registers(reference, cpu, theta, residual, (outputs_size, rate_size), 2 * tolerance)
+
     same = cpu.squared_norms(theta, None, neurons)
     assert error(same, reference.squared_norms(theta, None, neurons)) < 1e-13
     moved = results[0][1]
@@ -153,12 +156,84 @@ def test_a_stage_made_again_is_the_stage_that_was_stored():
         assert np.array_equal(out, again)
 
 
+def compare_registers(reference, cpu, theta, residual, sizes, tolerance):
+    """Two stages from the same registers, the first of them with a memory that holds anything."""
+    outputs_size, rate_size = sizes
+    results = []
+    for kernels in (reference, cpu):
+        moving, error_, memory = theta.copy(), 0.5 * theta, np.full_like(theta, np.nan)
+        base = 0.9 * theta
+        found = []
+        for fresh, factors in (
+            (True, [0.3, 0.2, 0.7, 0.1, 0.4]),
+            (False, [-0.4, 1.1, 0.6, -0.2, 1]),
+        ):
+            f = kernels.advance_registers(
+                moving, residual, memory, base, error_, np.array(factors), fresh
+            )
+            found.append((f, moving.copy(), memory.copy(), error_.copy()))
+        results.append(found)
+    scales = (outputs_size, rate_size, rate_size, rate_size)
+    for ours, expected in zip(results[1], results[0], strict=True):
+        for value, wanted, scale in zip(ours, expected, scales, strict=True):
+            assert error(value, wanted, max(scale, np.max(np.abs(wanted)))) < tolerance
+
+
+def test_registers_are_what_their_formulas_say():
+    """With the parts that `rate` and `outputs` give, whatever the backend."""
+    field = make_field(4, 2, "tanh")
+    for kernels in pair(field, 300, "float64"):
+        theta, base, memory, error_ = (state(field, 300, seed) for seed in range(4))
+        residual = np.linspace(-1.0, 2.0, 4)
+        k = kernels.empty()
+        kernels.rate(theta, residual, k)
+        new_memory = memory + 0.3 * (theta - base)
+        new_error = error_ + 0.7 * k
+        new_theta = base + 0.4 * (theta - base) - 1.2 * new_memory + 0.05 * k
+        factors = np.array([0.3, 0.4, -1.2, 0.05, 0.7])
+        f = kernels.advance_registers(theta, residual, memory, base, error_, factors)
+        for value, expected in ((theta, new_theta), (memory, new_memory), (error_, new_error)):
+            np.testing.assert_allclose(value, expected, rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(f, kernels.outputs(new_theta), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_registers_leave_a_frozen_layer_where_it_is(backend, dtype):
+    field = replace(make_field(4, 2, "tanh"), input_mobility=0.0)
+    kernels = two_layer_kernels(backend, field, 300, dtype)
+    base = kernels.array(state(field, 300))
+    theta, memory, error_ = base.copy(), kernels.empty(), np.zeros_like(base)
+    for fresh in (True, False, False):
+        factors = np.array([0.34, 0.26, 0.55, 0.1, 0.4])
+        kernels.advance_registers(theta, np.ones(4), memory, base, error_, factors, fresh)
+    assert np.array_equal(theta[1:], base[1:])
+    assert not np.array_equal(theta[0], base[0])
+
+
 def test_a_large_gram_matrix_over_several_groups():
     field = make_field(20, 2)
     neurons = BLOCK * (GRAM_GROUP + 3) + 5
     reference, cpu = pair(field, neurons, "float64")
     theta = state(field, neurons)
     assert error(cpu.grams(theta), reference.grams(theta)) < 1e-13
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+def test_combinations_in_place_of_a_slope(backend):
+    field = make_field(4, 2, "tanh")
+    kernels = two_layer_kernels(backend, field, 1000, "float64")
+    theta, residual = state(field, 1000), np.ones(4)
+    slopes = np.stack([state(field, 1000, 2), state(field, 1000, 3)])
+    out, weights = kernels.empty(), np.array([0.2, -0.3, 0.5])
+    expected = kernels.combine(theta, slopes, weights[:2], 0.1, out)
+    again = slopes.copy()
+    assert np.array_equal(kernels.combine(theta, again, weights[:2], 0.1, again[1]), expected)
+    assert np.array_equal(again[1], out)
+    expected = kernels.advance(theta, residual, theta, slopes, weights, 0.1, out)
+    f = kernels.advance(theta, residual, theta, slopes, weights, 0.1, slopes[0])
+    assert np.array_equal(f, expected)
+    assert np.array_equal(slopes[0], out)
 
 
 def test_advance_in_place_of_its_own_input():
@@ -187,7 +262,12 @@ def test_bits_do_not_depend_on_threads_or_on_the_run(dtype):
         f = cpu.advance(
             theta, residual, theta, cpu.empty(0), np.array([1.0]), 0.1, out, cpu.empty()
         )
-        parts = (f, out, cpu.grams(theta), cpu.squared_norms(out, theta, neurons))
+        registers = [theta.copy(), 0.1 * theta, 0.2 * theta]
+        moving, memory, error_ = registers
+        g = cpu.advance_registers(
+            moving, residual, memory, theta, error_, np.array([0.3, 0.2, 0.7, 0.1, 0.4])
+        )
+        parts = (f, out, g, *registers, cpu.grams(theta), cpu.squared_norms(out, theta, neurons))
         seen.add(b"".join(part.tobytes() for part in parts))
     assert len(seen) == 1
 
@@ -203,8 +283,10 @@ def test_no_parameter_compiles_the_kernels_again():
                     theta = cpu.array(state(field, 300))
                     cpu.outputs(theta)
                     cpu.rate(theta, np.ones(n), cpu.empty())
-                    slopes = cpu.empty(2)
+                    slopes = np.zeros_like(cpu.empty(2))
                     cpu.advance(theta, np.ones(n), theta, slopes, np.ones(2), 0.1, cpu.empty())
+                    registers = [theta.copy() for _ in range(3)]
+                    cpu.advance_registers(theta, np.ones(n), *registers, np.ones(5))
         compiled[n] = len(sweep_module.sweep.signatures), len(fused_module.sweep.signatures)
     assert compiled[1] == compiled[4] == compiled[9]
     assert compiled[1][0] == 2  # a dtype

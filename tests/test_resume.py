@@ -10,6 +10,7 @@ import pytest
 
 import flowsim as fs
 from benchmarks.killing import same_run
+from flowsim import preparation
 from flowsim.cli import main
 from flowsim.recording.checkpoint import load_checkpoint, load_checkpoints
 from flowsim.recording.lock import RunLock, holder
@@ -268,6 +269,28 @@ def test_gradient_descent_that_begins_anew_has_no_rows_from_before(experiment, t
     experiment["record"] = {}
     simulate(experiment, tmp_path / "short.h5", options)
     assert not same_run(tmp_path / "run.h5", tmp_path / "short.h5")
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_run_keeps_its_method_on_a_machine_with_less_memory(
+    experiment, tmp_path, monkeypatch, checkpoint
+):
+    simulate(experiment, tmp_path / "whole.h5")
+    output = tmp_path / "run.h5"
+    run = simulate(experiment, output, {"max_seconds": 1e-6})
+    assert run.attributes["method"] == "heun"
+    if not checkpoint:
+        RunPlaces(output).checkpoint.unlink()
+        RunPlaces(output).previous.unlink(missing_ok=True)
+    state = 3 * 8 * 2 * experiment["network"]["width"]
+    monkeypatch.setattr(preparation, "machine_memory", lambda: 5.5 * state)
+    with pytest.raises(fs.FlowsimError, match='with integrate.method = "heun"'):
+        simulate(experiment, output)
+    monkeypatch.setattr(preparation, "machine_memory", lambda: 6.5 * state)
+    assert simulate(experiment, tmp_path / "new.h5").attributes["method"] == "rdpk35"
+    run = simulate(experiment, output)
+    assert run.attributes["method"] == "heun"
+    assert not same_run(output, tmp_path / "whole.h5")
 
 
 def test_exit_codes_of_the_command_line(experiment_file, tmp_path, capsys):

@@ -12,18 +12,19 @@ from flowsim.steppers.base import Point
 from flowsim.steppers.controller import PIDController
 from flowsim.steppers.driver import integrate
 from flowsim.steppers.events import StopRules
-from flowsim.steppers.methods import METHODS, MethodOptions, make_stepper
+from flowsim.steppers.methods import METHODS, MethodOptions, choose_method, make_stepper
 from flowsim.steppers.runge_kutta import take_stages
 from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
 from flowsim.steppers.tableaux.heun2 import HEUN2
+from flowsim.steppers.tableaux.rdpk35 import RDPK35
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
 EULER1 = ButcherTableau("euler1", 1, np.zeros((1, 1)), np.ones(1), np.zeros(1))
-TABLEAUX = [EULER1, HEUN2, BS32, DP54, TSIT54, DOP853]
-PAIRS = ["bs32", "dp54", "tsit54", "dop853"]
+TABLEAUX = [EULER1, HEUN2, BS32, DP54, TSIT54, DOP853, RDPK35.butcher]
+PAIRS = ["bs32", "dp54", "tsit54", "dop853", "rdpk35"]
 BOUNDED = ["euler", "heun"]
 
 
@@ -49,6 +50,7 @@ ORDER_PROBLEMS = {
     "dp54": ("x_tanh_x", 2, 1.0, 128, 256),
     "tsit54": ("x_tanh_x", 2, 1.0, 48, 128),
     "dop853": ("erf", 2, 1.5, 10, 20),
+    "rdpk35": ("x_tanh_x", 2, 1.0, 100, 400),
 }
 
 
@@ -271,6 +273,21 @@ def test_the_reference_problem():
 def test_auto_chooses_by_activation_and_tolerance(kinked, rtol, expected):
     name, _ = make_stepper("auto", MethodOptions(rtol=rtol), kinked)
     assert name == expected
+
+
+@pytest.mark.parametrize(
+    ("kinked", "rtol", "room", "expected"),
+    [
+        (True, 1e-3, 5.0, "heun"),
+        (True, 1e-3, 4.9, "rdpk35"),
+        (False, 1e-3, 10.0, "tsit54"),
+        (False, 1e-3, 9.9, "rdpk35"),
+        (False, 1e-9, 19.0, "dop853"),
+        (False, 1e-9, 0.0, "rdpk35"),
+    ],
+)
+def test_auto_takes_the_low_storage_pair_where_memory_is_short(kinked, rtol, room, expected):
+    assert choose_method(kinked, rtol, room) == expected
 
 
 @pytest.mark.parametrize("method", METHODS)

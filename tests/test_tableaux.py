@@ -1,18 +1,21 @@
 """Order of every tableau, proved by all rooted trees (Butcher), not sampled."""
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 
+from flowsim.steppers.low_storage_tableau import LowStorageTableau
 from flowsim.steppers.tableau import ButcherTableau, lower
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
 from flowsim.steppers.tableaux.heun2 import HEUN2
+from flowsim.steppers.tableaux.rdpk35 import RDPK35
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
-TABLEAUX = [HEUN2, BS32, DP54, TSIT54, DOP853]
+TABLEAUX = [HEUN2, BS32, DP54, TSIT54, DOP853, RDPK35.butcher]
 
 
 @cache
@@ -92,8 +95,8 @@ def test_dense_output_has_its_order(tableau, fraction):
     assert defect(weights, a, tableau.dense_order, fraction) < 1e-14 + rounding
 
 
-def test_pairs_are_first_same_as_last():
-    assert [tableau.fsal for tableau in TABLEAUX] == [False, True, True, True, True]
+def test_pairs_that_keep_their_rates_are_first_same_as_last():
+    assert [tableau.fsal for tableau in TABLEAUX] == [False, True, True, True, True, False]
 
 
 def valid():
@@ -121,3 +124,35 @@ def test_a_wrong_tableau_is_refused(change, message):
     ButcherTableau(**valid())
     with pytest.raises(ValueError, match=message):
         ButcherTableau(**(valid() | change))
+
+
+def test_a_low_storage_tableau_gives_the_tableau_of_its_registers():
+    """u = u_n + h k1/2, then u_(n+1) = u/4 + (u_n + u)/2 - u_n/4 + 5/8 h k2, worked out by hand."""
+    scheme = LowStorageTableau(
+        name="t",
+        order=1,
+        gamma1=np.array([0.0, 0.25]),
+        gamma2=np.array([1.0, 0.5]),
+        gamma3=np.array([0.0, -0.25]),
+        beta=np.array([0.5, 0.625]),
+        delta=np.array([1.0, 1.0]),
+        embedded=np.array([0.5, 0.5]),
+        embedded_order=1,
+    )
+    assert scheme.butcher.a.tolist() == [[0.0, 0.0], [0.5, 0.0]]
+    assert scheme.butcher.b.tolist() == [0.375, 0.625]
+    assert scheme.factors(1, 0.1).tolist() == [1.0, 0.25, 0.5, 0.0625, -1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gamma3": RDPK35.gamma3 + 1e-9}, "do not add up to one"),
+        ({"delta": RDPK35.delta[:-1]}, "different stage counts"),
+        ({"beta": 1.001 * RDPK35.beta}, "sum to 1"),
+        ({"embedded": RDPK35.butcher.b}, "no part in the error"),
+    ],
+)
+def test_a_wrong_low_storage_tableau_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(RDPK35, **change)

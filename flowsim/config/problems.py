@@ -34,6 +34,7 @@ _MESSAGES = {
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 _LONGEST_VALUE = 60
+_LONGEST_LIST = 100
 _LONGEST_WORD = 64
 
 
@@ -81,7 +82,7 @@ def unknown_choice(value: str, names: Collection[str]) -> str:
     """Say what a text that is none of ``names`` should have been."""
     listed = ", ".join(f'"{name}"' for name in names)
     close = closest(value, names)
-    if close is None or len(listed) <= _LONGEST_VALUE:
+    if close is None or len(listed) <= _LONGEST_LIST:
         return f"unknown; choose from {listed}"
     return f'unknown; did you mean "{close}"?'
 

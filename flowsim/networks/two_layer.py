@@ -60,6 +60,17 @@ class TwoLayerNetwork:
         """Neurons in the state: 2 m with antisymmetric initial values, else m."""
         return self.width * (2 if self.antisymmetric else 1)
 
+    def state_bytes(self, n_inputs: int, dtype: str | np.dtype) -> int:
+        """Bytes of one copy of the state.
+
+        Parameters
+        ----------
+        n_inputs : int
+            d, the bias coordinate included.
+        dtype : str or numpy.dtype
+        """
+        return self.neurons * (1 + n_inputs) * np.dtype(dtype).itemsize
+
     def in_original_variables(self) -> TwoLayerNetwork:
         """The same network with its weights in original variables."""
         return replace(self, variables="original")
@@ -235,6 +246,28 @@ class TwoLayerFlow:
         self.n_passes += 1
         f, squares = self.kernels.rate_and_errors(theta, residual, slopes, weights, step)
         return f - self.y, np.sqrt(squares[:, ::-1])
+
+    def advance_registers(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        memory: Array,
+        base: Array,
+        error: Array,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        """Stage of a low-storage method, in place: one fused pass.
+
+        See `flowsim.kernels.interface.TwoLayerKernels.advance_registers`. Returns e (n,) at the
+        new ``theta``.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        return (
+            self.kernels.advance_registers(theta, residual, memory, base, error, factors, fresh)
+            - self.y
+        )
 
     def tangent_kernel(self, theta: Array) -> TangentKernel:
         """K at ``theta``; the layers in the order of `layers`."""

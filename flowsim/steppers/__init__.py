@@ -8,6 +8,7 @@ METHOD_NAMES = (
     "dp54",
     "tsit54",
     "dop853",
+    "rdpk35",
     "gradient-descent",
 )
 """Every value of ``integrate.method``; kept apart so that checking a file compiles nothing."""

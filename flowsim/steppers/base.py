@@ -90,6 +90,18 @@ class Flow(Protocol):
         errors and, last, of theta. One pass.
         """
 
+    def advance_registers(
+        self,
+        theta: State,
+        residual: np.ndarray,
+        memory: State,
+        base: State,
+        error: State,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        """Stage of a low-storage method in place, e at the new theta, in one pass."""
+
     def tangent_kernel(self, theta: State) -> Kernel:
         """K."""
 

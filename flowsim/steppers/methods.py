@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,11 +12,14 @@ from flowsim.steppers.base import Stepper
 from flowsim.steppers.euler import Euler
 from flowsim.steppers.gradient_descent import GradientDescent
 from flowsim.steppers.heun import Heun
+from flowsim.steppers.low_storage import LowStoragePair
+from flowsim.steppers.low_storage_tableau import LowStorageTableau
 from flowsim.steppers.runge_kutta import EmbeddedPair
 from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
+from flowsim.steppers.tableaux.rdpk35 import RDPK35
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
 
@@ -35,6 +39,10 @@ def _pair(tableau: ButcherTableau, options: MethodOptions) -> Stepper:
     return EmbeddedPair(tableau, options.rtol, options.atol, options.first_step)
 
 
+def _low_storage(scheme: LowStorageTableau, options: MethodOptions) -> Stepper:
+    return LowStoragePair(scheme, options.rtol, options.atol, options.first_step)
+
+
 def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Stepper:
     return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
 
@@ -46,6 +54,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "dp54": partial(_pair, DP54),
     "tsit54": partial(_pair, TSIT54),
     "dop853": partial(_pair, DOP853),
+    "rdpk35": partial(_low_storage, RDPK35),
     "gradient-descent": lambda options: GradientDescent(options.step),
 }
 """Constructors by name; with ``auto`` they are `METHOD_NAMES`."""
@@ -54,7 +63,22 @@ if set(METHODS) | {"auto"} != set(METHOD_NAMES):  # pragma: no cover
     raise RuntimeError("flowsim.steppers.METHOD_NAMES and METHODS differ")
 
 
-def choose_method(kinked: bool, rtol: float) -> str:
+_FRUGAL = "rdpk35"
+"""What ``auto`` falls back on where memory is short."""
+
+
+def states_of(name: str) -> int:
+    """Copies of the state that a method works with, the initial one not counted.
+
+    Parameters
+    ----------
+    name : str
+        A key of `METHODS`.
+    """
+    return METHODS[name](MethodOptions()).states
+
+
+def choose_method(kinked: bool, rtol: float, room: float = math.inf) -> str:
     """The method that ``auto`` stands for (measured in ``benchmarks/work_precision.py``).
 
     Parameters
@@ -62,10 +86,12 @@ def choose_method(kinked: bool, rtol: float) -> str:
     kinked : bool
         Whether sigma' jumps: embedded pairs would spend their steps on kinks.
     rtol : float
+    room : float
+        Copies of the state that memory has room for, see `states_of`.
     """
-    if kinked:
-        return "heun"
-    return "tsit54" if rtol > 1e-7 else "dop853"
+    smooth = "tsit54" if rtol > 1e-7 else "dop853"
+    name = "heun" if kinked else smooth
+    return name if states_of(name) <= room else _FRUGAL
 
 
 def make_stepper(name: str, options: MethodOptions, kinked: bool) -> tuple[str, Stepper]:

@@ -24,7 +24,6 @@ from .lanes import (
     add_scaled,
     add_squares,
     add_where_active,
-    everywhere,
     load,
     load_rows,
     multiply_add,
@@ -34,6 +33,7 @@ from .lanes import (
     scaled,
     store,
     store_rows,
+    table_row,
     velocity,
     where_active,
 )
@@ -57,17 +57,57 @@ def combined(slopes, n_slopes, weights, column, like):
 
 
 @inlined
-def pulled(x, pull, origin, rows):
+def pulled(x, pull, like, rows):
     """sum_i e_i sigma'(z_i) x_i of some neurons; see `move` for the tables."""
-    total = everywhere(x, origin)
+    total = table_row(pull, x.shape[0], like)
     for i in range(x.shape[0]):
         total = add_where_active(preactivation(x, i, rows), pull, i, total)
     return total
 
 
 @compiled
+def make_pull(residual, factor, x, leak, pull):
+    """Fill the table (n + 1, d) of what each sample adds to a neuron's pull.
+
+    Row i is (1 - leak) e_i x_i factor, for a neuron that is active on sample i; row n is
+    leak sum_i e_i x_i factor, the pull on a neuron that is active nowhere.
+    """
+    n, d = x.shape
+    for j in range(d):
+        nowhere = 0.0
+        for i in range(n):
+            one = residual[i] * factor * x[i, j]
+            pull[i, j] = (1.0 - leak) * one
+            nowhere += one
+        pull[n, j] = leak * nowhere
+
+
+@compiled
+def outputs_of_sums(sums, x, leak, leaky, f):
+    """f (n,) from the sums of `add_outputs` over all neurons, both without kappa."""
+    n, d = x.shape
+    for i in range(n):
+        if leaky:
+            straight = 0.0
+            for j in range(d):
+                straight += x[i, j] * sums[n + j]
+            f[i] = (1.0 - leak) * sums[i] + leak * straight
+        else:
+            f[i] = sums[i]
+
+
+@compiled
+def add_blocks(partial, total):
+    """Add the blocks' rows (blocks, k) up in the order of the blocks."""
+    total[:] = 0.0
+    for block in range(partial.shape[0]):
+        for i in range(total.shape[0]):
+            total[i] += partial[block, i]
+
+
+@compiled
 def move(
-    start, count, to, x, pull, origin, factors, theta, base, slopes, n_slopes, here, weights,
+    start, count, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
     slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
 ):  # fmt: skip
     """Velocities and new states of the ``count`` neurons from ``start`` on.
@@ -77,10 +117,10 @@ def move(
     start, count, to : int
         ``count`` is a whole number of vectors; ``to`` is the first column of ``state`` written.
     x : (n, d) array
-    pull : (n, d) array
-        (1 - leak) e_i x_ij kappa / n.
-    origin : tuple of d
-        leak sum_i e_i x_ij kappa / n: the pull on a neuron that is active nowhere.
+    pull : (n + 1, d) array
+        See `make_pull`.
+    like : tuple of d
+        Its length tells the compiler d; the values do not count.
     factors : (2,) array
         Minus the mobilities of output and input weights.
     theta : (1 + d, neurons) array
@@ -99,30 +139,30 @@ def move(
     width = LANE_BYTES // theta.itemsize
     for column in range(start, start + count, width):
         if use_combine:
-            increment = combined(slopes, n_slopes, weights, column, origin)
+            increment = combined(slopes, n_slopes, weights, column, like)
         else:
-            increment = no_rows(theta, origin)
+            increment = no_rows(theta, like)
         if use_rate:
             if use_here:
-                known = combined(slopes, n_slopes, here, column, origin)
-                rows = add_rows(load_rows(base, column, origin), known)
+                known = combined(slopes, n_slopes, here, column, like)
+                rows = add_rows(load_rows(base, column, like), known)
             else:
-                rows = load_rows(theta, column, origin)
-            pull_here = pulled(x, pull, origin, rows)
+                rows = load_rows(theta, column, like)
+            pull_here = pulled(x, pull, like, rows)
             moving = velocity(rows, pull_here, factors[0], factors[1])
             if use_slope:
                 store_rows(slope, column, moving)
             if use_combine:
                 increment = add_scaled(increment, weights[n_slopes], moving)
         if use_combine:
-            new = add_rows(load_rows(base, column, origin), increment)
+            new = add_rows(load_rows(base, column, like), increment)
             store_rows(state, to + column - start, new)
             if use_out:
                 store_rows(out, column, new)
 
 
 @compiled
-def add_outputs(start, count, x, origin, state, leaky, sums):
+def add_outputs(start, count, x, like, state, leaky, sums):
     """Add sum_k a_k max(w_k . x_i, 0) of some neurons to the vectors sums[i].
 
     With ``leaky`` also sum_k a_k w_kj to sums[n + j]. ``count`` is a whole number of pairs of
@@ -131,8 +171,8 @@ def add_outputs(start, count, x, origin, state, leaky, sums):
     width = LANE_BYTES // state.itemsize
     n = x.shape[0]
     for column in range(start, start + count, 2 * width):
-        first = load_rows(state, column, origin)
-        second = load_rows(state, column + width, origin)
+        first = load_rows(state, column, like)
+        second = load_rows(state, column + width, like)
         for i in range(n):
             one = positive_part(preactivation(x, i, first))
             two = positive_part(preactivation(x, i, second))
@@ -163,7 +203,7 @@ def copy_columns(source, first, target, to, count):
 
 @compiled
 def sweep(
-    first, last, x, pull, origin, factors, theta, base, slopes, n_slopes, here, weights,
+    first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
     slope, out, leaky, partial,
     use_here, use_rate, use_slope, use_combine, use_out, use_outputs,
 ):  # fmt: skip
@@ -184,12 +224,12 @@ def sweep(
         whole = size - size % (2 * width)
         if use_rate or use_combine:
             move(
-                start, whole, 0, x, pull, origin, factors, theta, base, slopes, n_slopes, here,
+                start, whole, 0, x, pull, like, factors, theta, base, slopes, n_slopes, here,
                 weights, slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
             )  # fmt: skip
         if whole < size:
             move_rest(
-                start + whole, size - whole, whole, x, pull, origin, factors, theta, base,
+                start + whole, size - whole, whole, x, pull, like, factors, theta, base,
                 slopes, n_slopes, here, weights, slope, out, state,
                 use_here, use_rate, use_slope, use_combine, use_out,
             )  # fmt: skip
@@ -197,17 +237,17 @@ def sweep(
             sums[:] = 0.0
             count = whole if whole == size else whole + 2 * width
             if use_combine:
-                add_outputs(0, count, x, origin, state, leaky, sums)
+                add_outputs(0, count, x, like, state, leaky, sums)
             else:
-                add_outputs(start, whole, x, origin, theta, leaky, sums)
+                add_outputs(start, whole, x, like, theta, leaky, sums)
                 if whole < size:
-                    add_outputs(whole, 2 * width, x, origin, state, leaky, sums)
+                    add_outputs(whole, 2 * width, x, like, state, leaky, sums)
             gather(sums, partial[block])
 
 
 @compiled
 def move_rest(
-    start, size, to, x, pull, origin, factors, theta, base, slopes, n_slopes, here, weights,
+    start, size, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
     slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
 ):  # fmt: skip
     """`move` for fewer neurons than a pair of vectors: zeros, which add nothing, fill it up.
@@ -227,7 +267,7 @@ def move_rest(
             copy_columns(slopes[j], start, here_slopes[j], 0, size)
     if use_rate or use_combine:
         move(
-            0, count, to, x, pull, origin, factors, here_theta, here_base, here_slopes, n_slopes,
+            0, count, to, x, pull, like, factors, here_theta, here_base, here_slopes, n_slopes,
             here, weights, moving, moving, state,
             use_here, use_rate, use_slope, use_combine, False,
         )  # fmt: skip
@@ -240,13 +280,13 @@ def move_rest(
 
 
 @compiled
-def measure_errors(start, count, to, origin, theta, slopes, n_slopes, weights, state, squares, row):
+def measure_errors(start, count, to, like, theta, slopes, n_slopes, weights, state, squares, row):
     """Errors sum_j weights[j] slopes[j]: their squares, and theta minus them into ``state``."""
     width = LANE_BYTES // theta.itemsize
     for column in range(start, start + count, width):
-        error = combined(slopes, n_slopes, weights, column, origin)
+        error = combined(slopes, n_slopes, weights, column, like)
         add_squares(squares, row, error)
-        rows = load_rows(theta, column, origin)
+        rows = load_rows(theta, column, like)
         if row == 0:
             add_squares(squares, squares.shape[0] - 2, rows)
         store_rows(state, to + column - start, add_scaled(rows, -1.0, error))
@@ -254,7 +294,7 @@ def measure_errors(start, count, to, origin, theta, slopes, n_slopes, weights, s
 
 @compiled
 def error_sweep(
-    first, last, x, pull, origin, factors, theta, slopes, n_slopes, weights, leaky, partial,
+    first, last, x, pull, like, factors, theta, slopes, n_slopes, weights, leaky, partial,
     partial_squares,
 ):  # fmt: skip
     """Rate at ``theta`` into the last slope, then the errors of embedded solutions, in one pass.
@@ -284,7 +324,7 @@ def error_sweep(
         whole = size - size % pair
         filled = whole if whole == size else whole + pair
         move(
-            start, whole, 0, x, pull, origin, factors, theta, theta, slopes, 0, weights[0],
+            start, whole, 0, x, pull, like, factors, theta, theta, slopes, 0, weights[0],
             weights[0], slope, slope, state, False, True, True, False, False,
         )  # fmt: skip
         if whole < size:
@@ -292,7 +332,7 @@ def error_sweep(
             for j in range(n_slopes - 1):
                 copy_columns(slopes[j], start + whole, rest_slopes[j], 0, size - whole)
             move(
-                0, pair, 0, x, pull, origin, factors, rest, rest, rest_slopes, 0, weights[0],
+                0, pair, 0, x, pull, like, factors, rest, rest, rest_slopes, 0, weights[0],
                 weights[0], rest_slopes[n_slopes - 1], rest, state,
                 False, True, True, False, False,
             )  # fmt: skip
@@ -300,27 +340,27 @@ def error_sweep(
         squares[:] = 0.0
         for e in range(n_errors):
             measure_errors(
-                start, whole, 0, origin, theta, slopes, n_slopes, weights[e], state, squares, 2 * e
+                start, whole, 0, like, theta, slopes, n_slopes, weights[e], state, squares, 2 * e
             )
             if whole < size:
                 measure_errors(
-                    0, pair, whole, origin, rest, rest_slopes, n_slopes, weights[e], state,
+                    0, pair, whole, like, rest, rest_slopes, n_slopes, weights[e], state,
                     squares, 2 * e,
                 )  # fmt: skip
             sums[:] = 0.0
-            add_outputs(0, filled, x, origin, state, leaky, sums)
+            add_outputs(0, filled, x, like, state, leaky, sums)
             gather(sums, partial[block, e])
         gather(squares, partial_squares[block])
 
 
 @compiled
 def register_sweep(
-    first, last, x, pull, origin, factors, theta, memory, base, error, stage, fresh, leaky,
+    first, last, x, pull, like, factors, theta, memory, base, error, stage, fresh, leaky,
     partial,
 ):  # fmt: skip
     """Stage of a low-storage method, in place; see `TwoLayerKernels.advance_registers`.
 
-    ``stage`` (6,) is (delta, gamma1, gamma2, gamma3, beta, error_weight) in the state's dtype.
+    ``stage`` (5,) is (delta, gamma1, gamma2, beta, error_weight) in the state's dtype.
     """
     neurons, rows = theta.shape[1], theta.shape[0]
     width = LANE_BYTES // theta.itemsize
@@ -333,7 +373,7 @@ def register_sweep(
         size = min(BLOCK, neurons - start)
         whole = size - size % pair
         move_registers(
-            start, whole, 0, x, pull, origin, factors, theta, memory, base, error, stage, fresh,
+            start, whole, 0, x, pull, like, factors, theta, memory, base, error, stage, fresh,
             state,
         )  # fmt: skip
         filled = whole
@@ -345,42 +385,41 @@ def register_sweep(
             copy_columns(base, column, rest[2], 0, left)
             copy_columns(error, column, rest[3], 0, left)
             move_registers(
-                0, pair, whole, x, pull, origin, factors, rest[0], rest[1], rest[2], rest[3],
+                0, pair, whole, x, pull, like, factors, rest[0], rest[1], rest[2], rest[3],
                 stage, fresh, state,
             )  # fmt: skip
             copy_columns(rest[0], 0, theta, column, left)
             copy_columns(rest[1], 0, memory, column, left)
             copy_columns(rest[3], 0, error, column, left)
         sums[:] = 0.0
-        add_outputs(0, filled, x, origin, state, leaky, sums)
+        add_outputs(0, filled, x, like, state, leaky, sums)
         gather(sums, partial[block])
 
 
 @compiled
 def move_registers(
-    start, count, to, x, pull, origin, factors, theta, memory, base, error, stage, fresh, state
+    start, count, to, x, pull, like, factors, theta, memory, base, error, stage, fresh, state
 ):
     """The neurons of `register_sweep` that fill whole vectors."""
     width = LANE_BYTES // theta.itemsize
     for column in range(start, start + count, width):
-        rows = load_rows(theta, column, origin)
-        moving = velocity(rows, pulled(x, pull, origin, rows), factors[0], factors[1])
-        remembered = scaled(stage[0], rows)
-        wrong = scaled(stage[5], moving)
+        rows = load_rows(theta, column, like)
+        moving = velocity(rows, pulled(x, pull, like, rows), factors[0], factors[1])
+        start_here = load_rows(base, column, like)
+        away = add_scaled(rows, -1.0, start_here)
+        remembered = scaled(stage[0], away)
         if not fresh:
-            remembered = add_scaled(load_rows(memory, column, origin), stage[0], rows)
-            wrong = add_rows(load_rows(error, column, origin), wrong)
+            remembered = add_rows(load_rows(memory, column, like), remembered)
         store_rows(memory, column, remembered)
-        store_rows(error, column, wrong)
-        new = add_scaled(scaled(stage[1], rows), stage[2], remembered)
-        new = add_scaled(new, stage[3], load_rows(base, column, origin))
-        new = add_scaled(new, stage[4], moving)
+        store_rows(error, column, add_scaled(load_rows(error, column, like), stage[4], moving))
+        change = add_scaled(scaled(stage[1], away), stage[2], remembered)
+        new = add_rows(start_here, add_scaled(change, stage[3], moving))
         store_rows(theta, column, new)
         store_rows(state, to + column - start, new)
 
 
 @compiled
-def grams(first, last, group, x, origin, leak, theta, partial):
+def grams(first, last, group, x, like, leak, theta, partial):
     """Gram matrices of the two layers, as `flowsim.kernels.cpu.measures.grams` describes them."""
     n = x.shape[0]
     neurons, rows = theta.shape[1], theta.shape[0]
@@ -400,11 +439,11 @@ def grams(first, last, group, x, origin, leak, theta, partial):
             whole = size - size % quad
             sums[:] = 0.0
             for column in range(start, start + whole, quad):
-                features(theta, column, x, origin, leak, values, signals)
+                features(theta, column, x, like, leak, values, signals)
                 add_pairs(values, signals, sums)
             if whole < size:
                 copy_columns(theta, start + whole, rest, 0, size - whole)
-                features(rest, 0, x, origin, leak, values, signals)
+                features(rest, 0, x, like, leak, values, signals)
                 add_pairs(values, signals, sums)
             gather(sums, total)
             place = 0
@@ -416,11 +455,11 @@ def grams(first, last, group, x, origin, leak, theta, partial):
 
 
 @compiled
-def features(theta, start, x, origin, leak, values, signals):
+def features(theta, start, x, like, leak, values, signals):
     """sigma(z_i) and a sigma'(z_i) of as many neurons as ``values`` (n, neurons) has columns."""
     width = LANE_BYTES // theta.itemsize
     for column in range(0, values.shape[1], width):
-        rows = load_rows(theta, start + column, origin)
+        rows = load_rows(theta, start + column, like)
         low = scaled(leak, (rows[0],))[0]
         for i in range(x.shape[0]):
             z = preactivation(x, i, rows)

@@ -157,17 +157,17 @@ def store_rows(typingctx, array, column, rows):
 
 
 @intrinsic
-def everywhere(typingctx, array, values):
-    """The numbers of a tuple, each in all lanes; ``array`` only tells the dtype."""
-    lanes = Lanes(array.dtype)
-    rows = types.UniTuple(lanes, values.count)
+def table_row(typingctx, table, i, like):
+    """Row i of ``table`` (rows, d), each number in all lanes."""
+    lanes = Lanes(table.dtype)
+    rows = types.UniTuple(lanes, like.count)
 
     def codegen(context, builder, signature, arguments):
-        vector = context.get_value_type(lanes)
-        numbers = cgutils.unpack_tuple(builder, arguments[1])
-        return context.make_tuple(builder, rows, [_splat(builder, v, vector) for v in numbers])
+        kind, vector = signature.args[0], context.get_value_type(lanes)
+        numbers = _table_row(context, builder, kind, *arguments[:2], rows.count, vector)
+        return context.make_tuple(builder, rows, numbers)
 
-    return rows(array, values), codegen
+    return rows(table, types.intp, like), codegen
 
 
 @intrinsic

@@ -210,16 +210,13 @@ def move_registers(velocity, theta, memory, base, error, stage, fresh, start, si
         origin = base[row, start : start + size]
         wrong = error[row, start : start + size]
         for k in range(size):
-            past = stage[0] * here[k]
-            slip = stage[5] * moving[k]
+            away = here[k] - origin[k]
+            past = stage[0] * away
             if not fresh:
                 past += remembered[k]
-                slip += wrong[k]
             remembered[k] = past
-            wrong[k] = slip
-            here[k] = (
-                stage[1] * here[k] + stage[2] * past + stage[3] * origin[k] + stage[4] * moving[k]
-            )
+            wrong[k] += stage[4] * moving[k]
+            here[k] = origin[k] + (stage[1] * away + stage[2] * past + stage[3] * moving[k])
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
@@ -229,7 +226,7 @@ def register_sweep(
 ):  # fmt: skip
     """Stage of a low-storage method, in place; see `TwoLayerKernels.advance_registers`.
 
-    ``stage`` (6,) is (delta, gamma1, gamma2, gamma3, beta, error_weight) in the state's dtype.
+    ``stage`` (5,) is (delta, gamma1, gamma2, beta, error_weight) in the state's dtype.
     """
     n_inputs = x.shape[1]
     z = np.empty(BLOCK, theta.dtype)

@@ -85,7 +85,7 @@ class CpuKernels:
         base: np.ndarray,
         error: np.ndarray,
         factors: np.ndarray,
-        fresh: bool,
+        fresh: bool = False,
     ) -> np.ndarray:
         sums = self.passes.registers(theta, residual, memory, base, error, factors, fresh)
         return self.field.multiplier * sums
