@@ -8,6 +8,11 @@ from functools import cached_property
 import numpy as np
 from scipy.linalg import eigh, eigvalsh
 
+from flowsim.kernels.cpu import samples
+
+_LARGE = 32
+"""Samples from which on LAPACK finds eigenvalues faster than compiled loops."""
+
 
 @dataclass(frozen=True)
 class TangentKernel:
@@ -34,7 +39,9 @@ class TangentKernel:
     @cached_property
     def matrix(self) -> np.ndarray:
         """K (n, n): the layers' Gram matrices weighted with their mobilities."""
-        return np.tensordot(self.mobilities, self.grams, axes=1)
+        matrix = np.empty(self.grams.shape[1:])
+        samples.weighted_sum(np.ascontiguousarray(self.grams), self.mobilities, matrix)
+        return matrix
 
     @cached_property
     def eigenvalues(self) -> np.ndarray:
@@ -47,10 +54,12 @@ class TangentKernel:
         if not np.isfinite(self.matrix).all():
             return np.inf
         n = self.n_samples
+        if n <= _LARGE:
+            return max(samples.largest_eigenvalue(self.matrix.copy()) / n, 0.0)
         values = eigh(self.matrix, eigvals_only=True, subset_by_index=[n - 1, n - 1])
         return max(float(values[0]) / n, 0.0)
 
     def layer_speeds(self, residual: np.ndarray) -> np.ndarray:
         """Norms of d theta_l / d time of each layer (layers,), at the residual e (n,)."""
-        squares = np.einsum("i,lij,j->l", residual, self.grams, residual)
-        return self.mobilities * np.sqrt(np.maximum(squares, 0.0)) / self.n_samples
+        pairs = zip(self.grams, self.mobilities, strict=True)
+        return np.array([samples.layer_speed(gram, mobility, residual) for gram, mobility in pairs])

@@ -15,6 +15,7 @@ import numpy as np
 
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import Activation
+from flowsim.kernels.cpu.samples import half_mean_square
 from flowsim.kernels.interface import Array, TwoLayerField
 from flowsim.networks.tangent_kernel import TangentKernel
 from flowsim.scaling import Scaling
@@ -288,6 +289,11 @@ class TwoLayerFlow:
         return np.sqrt(self.kernels.squared_combination(slopes, weights * step)[::-1])
 
     # What recorders use.
+
+    @staticmethod
+    def loss(residual: np.ndarray) -> float:
+        """R = 1/(2n) sum e^2."""
+        return half_mean_square(residual)
 
     def _squared(self, theta: Array, reference: Array | None) -> np.ndarray:
         """Squared norms of (input, output, all) on the first copy."""

@@ -53,7 +53,7 @@ class Frame:
     @property
     def loss(self) -> float:
         """R = 1/(2n) sum e^2."""
-        return 0.5 * float(np.mean(self.residual**2))
+        return self.flow.loss(self.residual)
 
     @property
     def parameters(self) -> dict[str, np.ndarray]:
@@ -108,7 +108,7 @@ class Observable:
 
 def _test_loss(frame: Frame) -> float:
     assert frame.test_residual is not None  # left out where there is no test set
-    return 0.5 * float(np.mean(frame.test_residual(frame.theta) ** 2))
+    return frame.flow.loss(frame.test_residual(frame.theta))
 
 
 OBSERVABLES: dict[str, Observable] = {

@@ -19,6 +19,8 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from flowsim.kernels.cpu.samples import all_finite, half_mean_square
+
 State = Any
 """A state of the flow; opaque to steppers."""
 
@@ -126,14 +128,12 @@ class Point:
     @property
     def loss(self) -> float:
         """R = 1/(2n) sum e^2; infinity if it is not a number, so that it never compares well."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            loss = 0.5 * float(np.mean(self.residual**2))
-        return loss if loss == loss else float("inf")
+        return half_mean_square(self.residual)
 
     @property
     def finite(self) -> bool:
         """Whether every residual is a finite number."""
-        return bool(np.isfinite(self.residual).all())
+        return all_finite(self.residual)
 
 
 @dataclass

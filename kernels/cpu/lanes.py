@@ -384,3 +384,20 @@ def _add_to(
     for a, b in pairs:
         total = _multiply_add(builder, a, b, total)
     builder.store(total, _as_vector(builder, address, vector), align=itemsize)
+
+
+@intrinsic
+def add_squared_difference(typingctx, sums, row, a, b):
+    """Add (a - b)^2 to sums[row], one float64 a lane whatever the dtype of a and b."""
+
+    def codegen(context, builder, signature, arguments):
+        table, row, a, b = arguments
+        wide = ir.VectorType(ir.DoubleType(), a.type.count)
+        if a.type != wide:
+            a, b = builder.fpext(a, wide), builder.fpext(b, wide)
+        difference = builder.fsub(a, b)
+        pair = [(difference, difference)]
+        _add_to(context, builder, signature.args[0], table, row, pair)
+        return context.get_dummy_value()
+
+    return types.void(sums, types.intp, a, b), codegen

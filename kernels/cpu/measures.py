@@ -10,27 +10,52 @@ import numba
 import numpy as np
 
 from .activations import FASTMATH, call_both
+from .lanes import LANE_BYTES, add_squared_difference, load
 from .sweep import BLOCK, _preactivation
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-def squared_norms(first, last, theta, reference, use_reference, neurons, partial):
-    """Each row's sum over neurons of (theta - reference)^2, into partial[block, row]."""
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def squared_norms(first, last, theta, reference, neurons, partial):
+    """Each row's sum over neurons of (theta - reference)^2, into partial[block, row].
+
+    The ``reference`` is a state, or an array with no columns for zero.
+    """
+    rows = theta.shape[0]
+    width = LANE_BYTES // theta.itemsize
+    sums = np.empty((1, width))
+    nothing = np.zeros((1, width), theta.dtype)
+    origin = reference.shape[1] > 0
     for block in range(first, last):
         start = block * BLOCK
         size = min(BLOCK, neurons - start)
-        for row in range(theta.shape[0]):
+        whole = size - size % width
+        for row in range(rows):
+            sums[:] = 0.0
+            for k in range(start, start + whole, width):
+                if origin:
+                    add_squared_difference(sums, 0, load(theta, row, k), load(reference, row, k))
+                else:
+                    add_squared_difference(sums, 0, load(theta, row, k), load(nothing, 0, 0))
+            for k in range(whole, size):
+                difference = np.float64(theta[row, start + k])
+                if origin:
+                    difference -= np.float64(reference[row, start + k])
+                sums[0, k - whole] += difference * difference
             total = 0.0
-            values = theta[row, start : start + size]
-            if use_reference:
-                origin = reference[row, start : start + size]
-                for k in range(size):
-                    difference = np.float64(values[k]) - np.float64(origin[k])
-                    total += difference * difference
-            else:
-                for k in range(size):
-                    total += np.float64(values[k]) * np.float64(values[k])
+            for lane in range(width):
+                total += sums[0, lane]
             partial[block, row] = total
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def add_by_layer(partial, layers):
+    """Add up the blocks' sums of each row (blocks, 1 + d) into (output, input)."""
+    layers[:] = 0.0
+    for row in range(partial.shape[1]):
+        total = 0.0
+        for block in range(partial.shape[0]):
+            total += partial[block, row]
+        layers[min(row, 1)] += total
 
 
 @numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
@@ -118,7 +143,7 @@ def features(first, last, offset, both, scale, x, theta, values, slopes):
                 row_slopes[k] = output[k] * ds[k]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy")
 def activity(first, last, x, theta, partial):
     """Neurons with w_k . x_i > 0 for every sample and for none, into partial[block]."""
     n = x.shape[0]
@@ -130,7 +155,11 @@ def activity(first, last, x, theta, partial):
         size = min(BLOCK, neurons - start)
         count[:size] = 0
         for i in range(n):
-            _preactivation(x[i], theta[1:], start, size, z)
+            z[:size] = 0.0
+            for j in range(x.shape[1]):
+                weights, factor = theta[1 + j, start : start + size], x[i, j]
+                for k in range(size):
+                    z[k] += factor * weights[k]
             for k in range(size):
                 count[k] += z[k] > 0.0
         everywhere = 0

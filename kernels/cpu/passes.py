@@ -115,7 +115,7 @@ class Passes(ABC):
         partial = np.empty((n_blocks, 1 + self.n_inputs))
         run_blocks(
             measures.squared_norms, n_blocks, self.threads, self.work,
-            theta, self._or_none(reference), reference is not None, neurons, partial,
+            theta, self._or_none(reference), neurons, partial,
         )  # fmt: skip
         return _by_layer(partial)
 
@@ -174,5 +174,6 @@ class Passes(ABC):
 
 def _by_layer(partial: np.ndarray) -> np.ndarray:
     """Add the row sums of the blocks, in block order, into (output, input)."""
-    rows = np.add.reduce(partial, axis=0)
-    return np.array([rows[0], np.add.reduce(rows[1:])])
+    layers = np.empty(2)
+    measures.add_by_layer(partial, layers)
+    return layers

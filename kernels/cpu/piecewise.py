@@ -25,6 +25,7 @@ class FusedPasses(Passes):
         self._width = self.n_samples + (self.n_inputs if self._leaky else 0)
         self._partial = np.empty((self.n_blocks, self._width))
         self._nothing = np.empty(0, dtype)
+        self._no_outputs = np.empty(0)
         self._no_pull = np.zeros((self.n_samples + 1, self.n_inputs), dtype)
         self._like = (dtype.type(0),) * self.n_inputs
 
@@ -50,7 +51,8 @@ class FusedPasses(Passes):
         n_slopes = 0 if weights is None else len(weights) - (residual is not None)
         run_blocks(
             fused.sweep, self.n_blocks, self.threads, self.work,
-            self.x, self._pull(residual), self._like, self._factors, self._or_none(theta), self._or_none(base),
+            self.x, self._pull(residual), self._like, self._factors,
+            self._or_none(theta), self._or_none(base),
             self.no_slopes if slopes is None else slopes, n_slopes,
             self._nothing if here is None else here.astype(self.dtype),
             self._nothing if weights is None else weights.astype(self.dtype),
@@ -58,17 +60,20 @@ class FusedPasses(Passes):
             here is not None, residual is not None, slope is not None, weights is not None,
             out is not None, outputs,
         )  # fmt: skip
-        return self._outputs(self._partial)
+        return self._outputs(self._partial) if outputs else self._no_outputs
 
     def errors(self, theta, residual, slopes, weights):
         partial = np.empty((self.n_blocks, len(weights), self._width))
         squares = np.empty((self.n_blocks, 2 * len(weights) + 2))
         run_blocks(
             fused.error_sweep, self.n_blocks, self.threads, self.work,
-            self.x, self._pull(residual), self._like, self._factors, theta, slopes, weights.shape[1],
+            self.x, self._pull(residual), self._like, self._factors,
+            theta, slopes, weights.shape[1],
             weights.astype(self.dtype), self._leaky, partial, squares,
         )  # fmt: skip
-        outputs = np.array([self._outputs(partial[:, e]) for e in range(len(weights))])
+        outputs = np.array(
+            [self._outputs(np.ascontiguousarray(partial[:, e])) for e in range(len(weights))]
+        )
         total = np.empty(squares.shape[1])
         fused.add_blocks(squares, total)
         return outputs, total.reshape(-1, 2)

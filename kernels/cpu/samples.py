@@ -1,0 +1,151 @@
+"""The side of size n in compiled code: losses, and what a small tangent kernel says of a step.
+
+Nothing here is reordered by the compiler, so the loops that run whole networks in compiled code
+(`flowsim.kernels.cpu.members`) and those that come from Python get the same bits from it.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numba
+import numpy as np
+
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+_LAGUERRE_STEPS = 60
+"""More than enough: from above it converges cubically, to a multiple eigenvalue linearly."""
+
+
+@compiled
+def half_mean_square(residual):
+    """R = 1/(2n) sum e^2; infinity if it is not a number, so that it never compares well."""
+    total = 0.0
+    for e in residual:
+        total += e * e
+    loss = 0.5 * total / residual.shape[0]
+    return loss if loss == loss else math.inf
+
+
+@compiled
+def all_finite(values):
+    """Whether every number is finite."""
+    for value in values:  # noqa: SIM110 - Numba compiles loops, not generators
+        if not math.isfinite(value):
+            return False
+    return True
+
+
+@compiled
+def layer_speed(gram, mobility, residual):
+    """|d theta_l / d time| of a layer: mobility sqrt(e^T G e) / n."""
+    n = residual.shape[0]
+    total = 0.0
+    for i in range(n):
+        for j in range(n):
+            total += residual[i] * gram[i, j] * residual[j]
+    return mobility * math.sqrt(max(total, 0.0)) / n
+
+
+@compiled
+def weighted_sum(grams, mobilities, matrix):
+    """K = sum_l mobilities[l] grams[l], into ``matrix``."""
+    for i in range(matrix.shape[0]):
+        for j in range(matrix.shape[1]):
+            total = 0.0
+            for layer in range(mobilities.shape[0]):
+                total += mobilities[layer] * grams[layer, i, j]
+            matrix[i, j] = total
+
+
+@compiled
+def tridiagonalise(matrix, diagonal, off_diagonal):
+    """Householder's reduction of a symmetric matrix, which is overwritten."""
+    n = matrix.shape[0]
+    v, p = np.empty(n), np.empty(n)
+    for k in range(n - 2):
+        scale = 0.0
+        for i in range(k + 1, n):
+            scale += matrix[i, k] * matrix[i, k]
+        norm = math.sqrt(scale)
+        off_diagonal[k] = norm
+        if scale - matrix[k + 1, k] * matrix[k + 1, k] == 0.0:
+            off_diagonal[k] = abs(matrix[k + 1, k])
+            continue
+        for i in range(k + 1, n):
+            v[i] = matrix[i, k]
+        v[k + 1] += math.copysign(norm, v[k + 1])
+        square = 0.0
+        for i in range(k + 1, n):
+            square += v[i] * v[i]
+        dot = 0.0
+        for i in range(k + 1, n):
+            total = 0.0
+            for j in range(k + 1, n):
+                total += matrix[i, j] * v[j]
+            p[i] = 2.0 * total / square
+            dot += p[i] * v[i]
+        for i in range(k + 1, n):
+            p[i] -= dot / square * v[i]
+        for i in range(k + 1, n):
+            for j in range(k + 1, n):
+                matrix[i, j] -= v[i] * p[j] + p[i] * v[j]
+    for k in range(n):
+        diagonal[k] = matrix[k, k]
+    if n > 1:
+        off_diagonal[n - 2] = abs(matrix[n - 1, n - 2])
+
+
+@compiled
+def largest_eigenvalue(matrix):
+    """Largest eigenvalue of a symmetric matrix, to rounding; the matrix is overwritten.
+
+    Laguerre's iteration on the characteristic polynomial of its tridiagonal form, downwards from
+    a bound on the spectrum: with real roots only it cannot pass the largest.
+    Meant for small matrices, of up to some dozens of rows.
+    """
+    n = matrix.shape[0]
+    if n == 1:
+        return matrix[0, 0]
+    diagonal, off_diagonal = np.empty(n), np.zeros(n)
+    tridiagonalise(matrix, diagonal, off_diagonal)
+    size, upper = 0.0, -math.inf
+    for k in range(n):
+        radius = off_diagonal[k] + (off_diagonal[k - 1] if k > 0 else 0.0)
+        size = max(size, abs(diagonal[k]) + radius)
+        upper = max(upper, diagonal[k] + radius)
+    if not (size > 0.0 and math.isfinite(size)):
+        return upper
+    x, last = upper / size, math.inf
+    for _ in range(_LAGUERRE_STEPS):
+        p, p1, p2 = _characteristic(diagonal, off_diagonal, size, x)
+        if not p > 0.0:  # above all roots it is positive: rounding has arrived
+            break
+        g = p1 / p
+        h = g * g - p2 / p
+        step = n / (g + math.sqrt(max((n - 1) * (n * h - g * g), 0.0)))
+        if not 1e-16 < step < last:
+            break
+        x -= step
+        last = step
+    return x * size
+
+
+@compiled
+def _characteristic(diagonal, off_diagonal, size, x):
+    """det(x - T / size) of a tridiagonal T with its first and second derivatives."""
+    p, p1, p2 = 1.0, 0.0, 0.0
+    q, q1, q2 = 0.0, 0.0, 0.0
+    for k in range(diagonal.shape[0]):
+        a = x - diagonal[k] / size
+        b = off_diagonal[k - 1] / size if k > 0 else 0.0
+        b *= b
+        p, p1, p2, q, q1, q2 = (
+            a * p - b * q,
+            a * p1 + p - b * q1,
+            a * p2 + 2.0 * p1 - b * q2,
+            p,
+            p1,
+            p2,
+        )
+    return p, p1, p2
