@@ -223,6 +223,8 @@ class _Execution:
 
     def _end(self, recorder: Recorder, outcome: Outcome) -> Run:
         """Last rows, estimate of the error, checkpoint, file."""
+        # In its place one that holds no states: what follows makes copies of those that count.
+        self.stepper = self.stepper.refined()
         estimate: dict[str, Array] = {}
         if outcome.status != PREEMPTED or self.job.places is None:
             try:
@@ -266,8 +268,6 @@ class _Execution:
         """Run again, refined, and compare: relative change of each RD, largest change of f(x_i)."""
         flow = self.flow
         change = flow.relative_change(outcome.point.theta)
-        # In its place: the states that only the stepper still had are free for the second run.
-        self.stepper = self.stepper.refined()
         again = integrate(flow, self.stepper, self.rules, NoObserver(), None, self.interruption)
         if again.status == PREEMPTED:
             outcome.status = PREEMPTED

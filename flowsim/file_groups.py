@@ -86,18 +86,29 @@ def final_group(
     estimate : mapping
         See `estimate_arrays`; empty if none was asked for.
     """
+    weights = {
+        name: values.astype(np.float64) for name, values in flow.parameters(point.theta).items()
+    }
+    numbers = _final_numbers(flow, point, counters, sup_relative_change)
+    return GroupContents({**_final_weights(flow, weights), **numbers, **estimate})
+
+
+def _final_weights(flow: TwoLayerFlow, weights: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    return {
+        name: Array(
+            values, flow.parameter_dims[name], f"{name.replace('_', ' ')} at the end, normalised"
+        )
+        for name, values in weights.items()
+    }
+
+
+def _final_numbers(
+    flow: TwoLayerFlow, point: Point, counters: Counters, sup_relative_change: np.ndarray
+) -> dict[str, Array]:
     change = flow.relative_change(point.theta)
     rd = "RD = |theta(t) - theta(0)| / |theta(0)| of each group of weights"
     layers = ("layer",)
-    arrays = {
-        name: Array(
-            values.astype(np.float64),
-            flow.parameter_dims[name],
-            f"{name.replace('_', ' ')} at the end, normalised",
-        )
-        for name, values in flow.parameters(point.theta).items()
-    }
-    arrays |= {
+    return {
         "time": Array(np.array(point.time), (), "tau at the end", "tau"),
         "loss": Array(np.array(point.loss), (), "R = 1/(2n) sum_i e_i^2", "y^2"),
         "residual": Array(point.residual, ("sample",), "e_i = f(x_i) - y_i", "y"),
@@ -109,7 +120,6 @@ def final_group(
         "n_rejected": Array(np.array(counters.n_rejected), (), "rejected steps"),
         "n_restarts": Array(np.array(counters.n_restarts), (), "restarts from t = 0"),
     }
-    return GroupContents({**arrays, **estimate})
 
 
 def final_template(flow: TwoLayerFlow, estimated: bool) -> GroupContents:
@@ -117,11 +127,16 @@ def final_template(flow: TwoLayerFlow, estimated: bool) -> GroupContents:
     unknown = np.full(len(LAYERS), np.nan)
     nothing = Point(math.nan, flow.initial, np.full(flow.n_samples, np.nan))
     estimate = estimate_arrays(unknown, math.nan) if estimated else {}
-    group = final_group(flow, nothing, Counters(), unknown, estimate)
-    for array in group.arrays.values():
+    numbers = {**_final_numbers(flow, nothing, Counters(), unknown), **estimate}
+    for array in numbers.values():
         if array.values.dtype.kind == "f":
             array.values[...] = np.nan
-    return group
+    # One number seen everywhere: a copy of the weights would be one too many for large networks.
+    weights = {
+        name: np.broadcast_to(np.nan, values.shape)
+        for name, values in flow.parameters(flow.initial).items()
+    }
+    return GroupContents({**_final_weights(flow, weights), **numbers})
 
 
 def estimate_arrays(relative_change: np.ndarray, outputs: float) -> dict[str, Array]:

@@ -180,12 +180,15 @@ def _create_fixed(group: h5py.Group, name: str, values: np.ndarray) -> h5py.Data
     """
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    alike = values.size > 1 and not any(values.strides)
+    if alike:  # one number, broadcast: HDF5 fills it in without a copy of the whole
+        properties.set_fill_value(np.array(values.flat[0]))
     kind = h5py.h5t.py_create(values.dtype, logical=True)
     space = (
         h5py.h5s.create_simple(values.shape) if values.shape else h5py.h5s.create(h5py.h5s.SCALAR)
     )
     dataset = h5py.Dataset(h5py.h5d.create(group.id, name.encode(), kind, space, properties))
-    if values.size:
+    if values.size and not alike:
         dataset[...] = values
     return dataset
 
