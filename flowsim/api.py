@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from flowsim.recording.observables import Frame
 from flowsim.recording.reader import Ensemble, is_ensemble
 from flowsim.result import Run
 from flowsim.steppers.interruption import Interruption
+
+if TYPE_CHECKING:
+    from flowsim.many import Runs
 
 
 def open(path: str | Path) -> Run | Ensemble[Run]:  # noqa: A001 - it reads flowsim.open
@@ -57,8 +60,12 @@ def open(path: str | Path) -> Run | Ensemble[Run]:  # noqa: A001 - it reads flow
     return Ensemble(path, Run) if is_ensemble(path) else Run(path)
 
 
+@overload
+def simulate(experiment: Sequence[Source], **options: Any) -> Runs: ...
+@overload
+def simulate(experiment: Source | None = None, **options: Any) -> Run: ...
 def simulate(
-    experiment: Source | None = None,
+    experiment: Source | Sequence[Source] | None = None,
     *,
     output: str | Path | None = None,
     overwrite: bool = False,
@@ -75,13 +82,14 @@ def simulate(
     observables: Mapping[str, Callable[[Frame], Any]] | None = None,
     progress: bool = False,
     **sections: Mapping[str, Any],
-) -> Run:
-    """Integrate one network's flow and return the run.
+) -> Run | Runs:
+    """Integrate one network's flow and return the run, or those of a list.
 
     Parameters
     ----------
-    experiment : path, mapping or Experiment, optional
-        An experiment file, or the same as Python objects.
+    experiment : path, mapping or Experiment, or a list of these, optional
+        An experiment file, or the same as Python objects. A list's small networks run together,
+        in compiled code (see `flowsim.ensembles`); its runs are kept in memory.
     output : path, optional
         The run file; without it the run is kept in memory. While it grows it is ``run.h5.part``,
         with its checkpoint beside it.
@@ -116,7 +124,7 @@ def simulate(
 
     Returns
     -------
-    Run
+    Run, or for a list Runs
         Whatever the ending: ``status`` and ``stop_reason`` tell. Ctrl-C ends the run like a time
         limit, with everything saved; the same call continues it. So do SIGTERM, SIGHUP and
         SIGUSR1, which then end the script.
@@ -132,6 +140,11 @@ def simulate(
         If another process is writing the output, or the network does not fit into memory.
     """
     arrays = dict(x=x, y=y, x_test=x_test, y_test=y_test)
+    if isinstance(experiment, list | tuple):
+        alone = {
+            "output": output, "scratch": scratch, "initial": initial, "observables": observables
+        }  # fmt: skip
+        return _simulate_list(experiment, sections, dataset, arrays, activation, alone)
     job = _job(
         experiment, sections, dataset, arrays, initial, activation, observables or {},
         output=output, overwrite=overwrite, resume=resume, lock=lock, scratch=scratch,
@@ -142,6 +155,40 @@ def simulate(
         # Whoever sent it meant the process; now that everything is saved it may have its way.
         signal.raise_signal(signal.Signals[name])
     return run
+
+
+def _simulate_list(
+    sources: Sequence[Source],
+    sections: Mapping[str, Mapping[str, Any]],
+    dataset: Dataset | None,
+    arrays: Mapping[str, np.ndarray | None],
+    activation: Activation | None,
+    alone: Mapping[str, Any],
+) -> Runs:
+    """Check a list and carry it out."""
+    from flowsim.many import simulate_list
+
+    if wrong := [name for name, value in alone.items() if value is not None]:
+        raise ConfigError(
+            f"{wrong[0]}: for a single run only; simulate the experiments one by one, or save the "
+            "runs of the list with save()"
+        )
+    given = {name: value for name, value in arrays.items() if value is not None}
+    plain = not sections and not given and dataset is None and activation is None
+    resolved = []
+    for source in sources:
+        if plain and isinstance(source, Experiment):
+            resolved.append(source)
+            continue
+        experiment, own = resolve(source, sections, dataset, given, activation)
+        if dataset is not None or given:
+            dataset, given = own, {}
+        resolved.append(experiment)
+    interruption = Interruption()
+    runs = simulate_list(resolved, dataset, activation, interruption)
+    if interruption.name not in ("", "SIGINT"):
+        signal.raise_signal(signal.Signals[interruption.name])
+    return runs
 
 
 def run_experiment(experiment: Experiment, output: Path, **options: Any) -> tuple[Run, str]:

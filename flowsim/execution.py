@@ -171,8 +171,8 @@ class _Execution:
         self.job, self.start, self.interruption = job, start, interruption
         self.fingerprint = fingerprint
         self.flow = _make_flow(job)
-        self.stepper = METHODS[job.method](_method_options(job.experiment))
-        self.rules = _stop_rules(job.experiment)
+        self.stepper = METHODS[job.method](method_options(job.experiment))
+        self.rules = stop_rules(job.experiment)
         self.test_residual = _test_residual(job.dataset, self.flow)
         self.plans = plan_series(
             job.experiment.record, self.flow, job.observables, self.test_residual
@@ -293,7 +293,8 @@ def _make_flow(job: Job) -> TwoLayerFlow:
     )
 
 
-def _stop_rules(experiment: Experiment) -> StopRules:
+def stop_rules(experiment: Experiment) -> StopRules:
+    """When a run of this experiment ends."""
     section = experiment.integrate
     return StopRules(
         stop_loss=section.stop_loss,
@@ -315,7 +316,8 @@ def _cadence(experiment: Experiment) -> Cadence:
     )
 
 
-def _method_options(experiment: Experiment) -> MethodOptions:
+def method_options(experiment: Experiment) -> MethodOptions:
+    """What its method is told."""
     section = experiment.integrate
     atol = section.atol
     if atol is None:

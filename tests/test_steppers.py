@@ -14,15 +14,14 @@ from flowsim.steppers.driver import integrate
 from flowsim.steppers.events import StopRules
 from flowsim.steppers.methods import METHODS, MethodOptions, choose_method, make_stepper
 from flowsim.steppers.runge_kutta import take_stages
-from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
+from flowsim.steppers.tableaux.euler1 import EULER1
 from flowsim.steppers.tableaux.heun2 import HEUN2
 from flowsim.steppers.tableaux.rdpk35 import RDPK35
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
-EULER1 = ButcherTableau("euler1", 1, np.zeros((1, 1)), np.ones(1), np.zeros(1))
 TABLEAUX = [EULER1, HEUN2, BS32, DP54, TSIT54, DOP853, RDPK35.butcher]
 PAIRS = ["bs32", "dp54", "tsit54", "dop853", "rdpk35"]
 BOUNDED = ["euler", "heun"]

@@ -222,12 +222,13 @@ class Recorder:
         for plan in self._plans:
             for moment in plan.schedule.due(before.time, after.time, counters.n_steps):
                 due.setdefault(moment, []).append(plan)
-        with self._uncounted():
-            for moment in sorted(due):
+        for moment in sorted(due):
+            with self._uncounted():
                 theta, residual = _state_at(moment, before, attempt, after)
-                frame = self._frame(
-                    moment, theta, residual, attempt.step, counters.n_steps, counters.n_rejected
-                )
+            frame = self._frame(
+                moment, theta, residual, attempt.step, counters.n_steps, counters.n_rejected
+            )
+            with self._uncounted():
                 self._record(frame, due[moment])
         if self._progress is not None:
             self._progress(after, counters, attempt)

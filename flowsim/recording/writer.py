@@ -116,9 +116,7 @@ class RunWriter:
         self.cadence = cadence or Cadence()
         self._lock = lock
         self._growing = growing
-        head = {"format": FORMAT, "format_version": FORMAT_VERSION}
-        state = {"status": "running", "stop_reason": ""}
-        self._attributes = {**head, **state, **attributes}
+        self._attributes = {**head_of_file(), **attributes}
         self._fixed: dict[str, GroupContents] = {}
         self._series: dict[str, _Series] = {}
         self._stream: RunStream | None = None
@@ -341,14 +339,43 @@ class RunWriter:
         return RunContents(dict(self._attributes), {**groups, **self._fixed})
 
 
+def head_of_file() -> dict[str, Any]:
+    """The attributes that every file begins with."""
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "status": "running",
+        "stop_reason": "",
+    }
+
+
 def _group(series: _Series) -> GroupContents:
     """The rows of a series that are in memory, as a group."""
-    times = Array(np.array(series.times, np.float64), (series.time_name,), "tau = t / alpha", "tau")
-    arrays = {series.time_name: times}
-    stacked = series.stacked()
-    for observable in series.observables:
-        values = stacked[observable.name]
-        own = observable.dims or tuple(f"{observable.name}_{k}" for k in range(values.ndim - 1))
-        dims = (series.time_name, *own)
-        arrays[observable.name] = Array(values, dims, observable.long_name, observable.units)
-    return GroupContents(arrays, series.time_name)
+    times = np.array(series.times, np.float64)
+    return series_group(series.time_name, times, series.observables, series.stacked())
+
+
+def series_group(
+    time_name: str,
+    times: np.ndarray,
+    observables: Sequence[Observable],
+    values: Mapping[str, np.ndarray],
+) -> GroupContents:
+    """Make a group that grows along its time axis.
+
+    Parameters
+    ----------
+    time_name : str
+    times : (rows,) float64 array
+    observables : sequence of Observable
+    values : mapping
+        Of each observable, (rows, ...) in its dtype.
+    """
+    arrays = {time_name: Array(times, (time_name,), "tau = t / alpha", "tau")}
+    for observable in observables:
+        rows = values[observable.name]
+        own = observable.dims or tuple(f"{observable.name}_{k}" for k in range(rows.ndim - 1))
+        arrays[observable.name] = Array(
+            rows, (time_name, *own), observable.long_name, observable.units
+        )
+    return GroupContents(arrays, time_name)

@@ -30,7 +30,7 @@ from flowsim.steppers.base import Attempt, Flow, Point, Stepper
 from flowsim.steppers.events import COMPLETE, ENDINGS, StopRules, Watch
 from flowsim.steppers.interruption import Interrupted, Interruption
 
-_MAX_REJECTIONS = 80
+MAX_REJECTIONS = 80
 """In a row. Halving that often leaves a step that no longer moves the time."""
 
 
@@ -231,7 +231,7 @@ class _Loop:
             return self._accept(attempt)
         self.rejected_in_a_row += 1
         self.counters.n_rejected += 1
-        reason = _hopeless(attempt, self.point, self.rejected_in_a_row)
+        reason = hopeless(attempt, self.point, self.rejected_in_a_row)
         if attempt.rejection == "restart" and not reason:
             self._restart()
         return reason
@@ -280,8 +280,7 @@ class _Loop:
                 self._set_counters(self.kept)  # without those of the attempt that was given up
             where = f"at tau = {self.point.time:g}, R = {self.point.loss:.4g}"
             reason = f"interrupted: {self.interruption.name} {where}"
-        if self.counters.n_steps and _key(reason) in ("max_steps", "max_seconds", "step_too_small"):
-            reason += "; " + _why_small(self.flow, self.point, self.step, self.counters)
+        reason = explain(reason, self.flow, self.point, self.step, self.counters)
         status = ENDINGS[_key(reason)]
         return Outcome(status, reason, self.point, self.counters, self.step, self.kept)
 
@@ -321,11 +320,11 @@ def _end_of(attempt: Attempt, before: Point, stop_loss: float) -> Point:
     return crossing
 
 
-def _hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:
+def hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:
     """Why there is no point in trying a smaller step; empty if there is."""
     tiny = attempt.step <= 4.0 * np.finfo(float).eps * point.time
     at_rest = attempt.rejection == "at rest"
-    if not (tiny or at_rest) and rejected_in_a_row < _MAX_REJECTIONS:
+    if not (tiny or at_rest) and rejected_in_a_row < MAX_REJECTIONS:
         return ""
     where = f"at tau = {point.time:g}, R = {point.loss:.4g}"
     if at_rest:
@@ -335,6 +334,15 @@ def _hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:
     if attempt.rejection == "non-finite":
         return f"non_finite: rates are not finite {where}, however small the step"
     return f"step_too_small: {rejected_in_a_row} steps rejected in a row {where}"
+
+
+def explain(reason: str, flow: Flow, point: Point, step: float, counters: Counters) -> str:
+    """Add to an ending that nobody wished for what holds the step."""
+    if counters.n_steps and _key(reason) in ("max_steps", "max_seconds", "step_too_small"):
+        counts = flow.n_rhs, flow.n_passes
+        reason += "; " + _why_small(flow, point, step, counters)
+        flow.n_rhs, flow.n_passes = counts  # those of the method, not of the explanation
+    return reason
 
 
 def _why_small(flow: Flow, point: Point, step: float, counters: Counters) -> str:

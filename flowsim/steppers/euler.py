@@ -8,6 +8,7 @@ import numpy as np
 
 from flowsim.steppers.base import Flow, Point, State
 from flowsim.steppers.kernel_bounded import KernelBounded
+from flowsim.steppers.tableaux.euler1 import EULER1
 
 _ONE = np.array([1.0])
 
@@ -17,6 +18,7 @@ class Euler(KernelBounded):
 
     name: ClassVar[str] = "euler"
     order = 1
+    tableau = EULER1
     fraction_at_1e3 = 0.5
     change_at_1e3 = 0.1
 

@@ -17,6 +17,7 @@ class Heun(KernelBounded):
 
     name: ClassVar[str] = "heun"
     order = 2
+    tableau = HEUN2
     # Twice Euler's c for two passes a step: the same cost. The small cap holds for the escape
     # from small weights only, where a first-order error decides which neurons grow.
     fraction_at_1e3 = 1.0

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowsim.steppers.base import Attempt, Flow, Kernel, Point, State, Stepper
+from flowsim.steppers.tableau import ButcherTableau
 
 
 class KernelBounded(Stepper):
@@ -37,15 +38,17 @@ class KernelBounded(Stepper):
 
     states = 3
     order: ClassVar[int]
+    tableau: ClassVar[ButcherTableau]
+    """Of the method without its control, with a continuous extension."""
     fraction_at_1e3: ClassVar[float]
     """c at rtol = 1e-3."""
     change_at_1e3: ClassVar[float]
     """Cap on the relative change of a step at rtol = 1e-3."""
-    _MAX_AGE = 20
+    MAX_AGE = 20
     """Steps after which K is refreshed even if the weights have hardly moved."""
-    _MAX_DRIFT = 0.5
+    MAX_DRIFT = 0.5
     """Weights' movement, in units of the cap, after which K is refreshed."""
-    _AT_REST = 2.0**-20
+    AT_REST = 2.0**-20
     """Share of the allowed step that raises the loss only at a stationary point: on a smooth
     stretch every step below the stability bound lowers it."""
 
@@ -122,7 +125,7 @@ class KernelBounded(Stepper):
         return float(np.max(speeds[moving] / self._sizes[moving], initial=0.0))
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
-        if self._age >= self._MAX_AGE or self._drift > self._MAX_DRIFT * self.max_relative_change:
+        if self._age >= self.MAX_AGE or self._drift > self.MAX_DRIFT * self.max_relative_change:
             self._refresh(flow, point)
         step = min(self._shrink * self._largest_step(point), limit)
         if not np.isfinite(step):
@@ -137,7 +140,7 @@ class KernelBounded(Stepper):
                 self._shrink *= 0.5
             if not new.finite:
                 return Attempt(step, rejection="non-finite")
-            return Attempt(step, rejection="loss" if self._shrink > self._AT_REST else "at rest")
+            return Attempt(step, rejection="loss" if self._shrink > self.AT_REST else "at rest")
         self._drift += step * self._relative_speed(point)
         self._age += 1
         self._shrink = min(1.0, 1.5 * self._shrink)

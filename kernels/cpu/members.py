@@ -70,16 +70,29 @@ class Control(NamedTuple):
     max_drift: float
     at_rest: float
     max_rejections: int
+    max_passes: int
     a: np.ndarray
     b: np.ndarray
     dense: np.ndarray
 
 
 class Schedule(NamedTuple):
-    """Moments at which a series has rows, ascending, and the first that counts (or NaN)."""
+    """Moments at which a series has rows.
+
+    Attributes
+    ----------
+    moments : (k,) array
+        Ascending.
+    first : float
+        The first that counts; NaN for those after the end of the first step.
+    least, most : float
+        Times between which no moment is missing in the list.
+    """
 
     moments: np.ndarray
     first: float
+    least: float
+    most: float
 
 
 class Results(NamedTuple):
@@ -121,8 +134,9 @@ ENDING, N_STEPS, N_REJECTED, N_RHS, N_PASSES, N_ROWS, N_SNAPSHOTS = range(7)
 BY_RULE, HOPELESS_LOSS, HOPELESS_REST, HOPELESS_NON_FINITE, NOT_FINITE_AT_START = range(1, 6)
 """Endings. 0 is a member that was not run to its end, because it was asked to stop."""
 
-OUT_OF_ROWS = 6
-"""An ending that is none: the series had no more room, and the member has to run otherwise."""
+UNFIT = 6
+"""An ending that is none: no room for a row, or more passes than a short run has. The member has
+to be run in another way."""
 
 EPSILON = float(np.finfo(np.float64).eps)
 
@@ -449,6 +463,9 @@ def record_step(
     ``last`` holds the latest moment of each series, ``found`` is overwritten.
     """
     lowest = (lowest_due(schedules[0], time, end), lowest_due(schedules[1], time, end))
+    for series in range(2):
+        if lowest[series] < schedules[series].least or end > schedules[series].most:
+            return False
     while True:
         positions[0], row = next_moment(schedules[0], positions[0], lowest[0], end)
         positions[1], snapshot = next_moment(schedules[1], positions[1], lowest[1], end)
@@ -504,12 +521,12 @@ def finish(
     """Last rows, end values, relative changes."""
     numbers, counters = results.numbers[member], results.counters[member]
     in_rows, in_snapshots = last[0] < time, last[1] < time
-    if ending != 0 and ending != OUT_OF_ROWS and (in_rows or in_snapshots):
+    if ending != 0 and ending != UNFIT and (in_rows or in_snapshots):
         room = record(
             member, problem, scale, initial, theta, residual, time, step, counters, in_rows,
             in_snapshots, work, results,
         )  # fmt: skip
-        ending = ending if room else OUT_OF_ROWS
+        ending = ending if room else UNFIT
     numbers[TIME], numbers[LAST_STEP] = time, step
     counters[ENDING] = ending
     changes(initial, theta, problem.width, work, results.change[member], np.empty(3))
@@ -575,6 +592,9 @@ def run_members(first, last, problem, rules, control, schedules, scales, stop, r
             counters[N_PASSES] += 1
         age, drift, shrink, in_a_row = 0, 0.0, 1.0, 0
         while ending == 0 and stop[0] == 0:
+            if counters[N_PASSES] > control.max_passes:
+                ending = UNFIT
+                continue
             if age >= control.max_age or drift > control.max_drift * control.change:
                 rate = tangent_kernel(problem, scale, theta, work, sizes)
                 counters[N_PASSES] += 1
@@ -638,7 +658,7 @@ def run_members(first, last, problem, rules, control, schedules, scales, stop, r
                 )
                 after = work.between
             if not room:
-                ending = OUT_OF_ROWS
+                ending = UNFIT
             elif rule_ends(rules, end, new_loss, counters[N_STEPS], numbers):
                 ending = BY_RULE
             time, loss = end, new_loss

@@ -1,0 +1,448 @@
+"""Ensembles: many small networks at once, each a whole run in compiled code.
+
+A run that is small enough, has a kernel-bounded method and asks for nothing but rows and
+snapshots does not need Python between its steps: `flowsim.kernels.cpu.members` carries it out
+from its initial values to its end, to the same bits as the ordinary driver would. Lists given to
+`flowsim.simulate` and the units of a sweep come here by themselves; what does not qualify, or
+turns out to be long, goes the ordinary way.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from flowsim.config import Experiment
+from flowsim.data import Dataset
+from flowsim.execution import Job, method_options, stop_rules
+from flowsim.file_groups import attributes, data_group, final_group
+from flowsim.kernels.activations import Activation
+from flowsim.kernels.cpu import members
+from flowsim.kernels.cpu.choice import MOST_FUSED_INPUTS
+from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
+from flowsim.preparation import make_network, resolve_method, scalar_targets
+from flowsim.recording.contents import RunContents
+from flowsim.recording.observables import OBSERVABLES
+from flowsim.recording.plans import plan_series
+from flowsim.recording.recorder import SeriesPlan
+from flowsim.recording.schedules import Linear, Logarithmic, Never, Schedule
+from flowsim.recording.writer import head_of_file, series_group
+from flowsim.steppers.base import Attempt, Point
+from flowsim.steppers.driver import MAX_REJECTIONS, Counters, explain, hopeless
+from flowsim.steppers.events import ENDINGS, STEADY_WINDOW, StopRules, Watch
+from flowsim.steppers.interruption import Interruption
+from flowsim.steppers.kernel_bounded import KernelBounded
+from flowsim.steppers.methods import METHODS
+
+MOST_SAMPLES = 32
+"""n up to which the n x n side is compiled too."""
+
+_MOST_WORK = 4e6
+"""Multiply-adds of a pass up to which a network is small."""
+
+_PATIENCE = 1e10
+"""Multiply-adds after which a run goes the ordinary way, where it has checkpoints: some seconds."""
+
+_WORK_BESIDE = 4e3
+"""What a pass costs besides its neurons, in multiply-adds."""
+
+_MOST_MOMENTS = 10_000
+_DECADES = (-12, 13)
+"""Powers of ten within which logarithmic schedules are laid out; runs beyond go the other way."""
+
+_MEMORY = 1 << 28
+"""Bytes of rows, snapshots and weights that are in work at a time, more or less."""
+
+_SLICE = 8
+"""Members that a thread takes at a time."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the members of one ensemble are carried out: all that does not depend on the seed.
+
+    Attributes
+    ----------
+    experiment : Experiment
+        Of any of them.
+    dataset : Dataset
+    activation : Activation
+    method : str
+        With ``auto`` resolved.
+    stepper : KernelBounded
+    rules : StopRules
+    series : list of SeriesPlan
+        Observables, and snapshots if there are any.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    activation: Activation
+    method: str
+    stepper: KernelBounded
+    rules: StopRules
+    series: list[SeriesPlan]
+
+    def network(self, experiment: Experiment) -> TwoLayerNetwork:
+        """The network of a member."""
+        return make_network(experiment, self.dataset, self.activation)
+
+    def flow(self, experiment: Experiment, initial: np.ndarray | None = None) -> TwoLayerFlow:
+        """A member's network bound to its data."""
+        return TwoLayerFlow(
+            self.network(experiment),
+            self.dataset.x,
+            scalar_targets(self.dataset.y, "y"),
+            initial=initial,
+            dtype=experiment.integrate.dtype,
+        )
+
+
+def plan_members(experiment: Experiment, dataset: Dataset, activation: Activation) -> Plan | None:
+    """Decide whether runs like this one may be carried out in compiled code.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    dataset : Dataset
+    activation : Activation
+
+    Returns
+    -------
+    Plan or None
+        None if they have to go the ordinary way.
+    """
+    section, record = experiment.integrate, experiment.record
+    network = make_network(experiment, dataset, activation)
+    n, d = dataset.x.shape
+    method = resolve_method(experiment, network, dataset.n_inputs)
+    stepper = METHODS[method](method_options(experiment))
+    small = n <= MOST_SAMPLES and d <= MOST_FUSED_INPUTS and _work(network, n, d) <= _MOST_WORK
+    plain = section.backend == "cpu" and not section.estimate_error and section.max_seconds is None
+    simple = not record.separate and record.kernel.schedule == "none" and dataset.x_test is None
+    known = activation.leak is not None and activation.name not in experiment.activations
+    if not (small and plain and simple and known):
+        return None
+    if not isinstance(stepper, KernelBounded):
+        return None
+    flow = TwoLayerFlow(network, dataset.x, scalar_targets(dataset.y, "y"), dtype=section.dtype)
+    series = plan_series(record, flow, {}, None)
+    rules = stop_rules(experiment)
+    if any(_moments(plan.schedule, rules.t_max) is None for plan in series):
+        return None
+    return Plan(experiment, dataset, activation, method, stepper, rules, series)
+
+
+def _work(network: TwoLayerNetwork, n: int, d: int) -> float:
+    return float(network.neurons * n * (2 * d + 4))
+
+
+def _moments(schedule: Schedule, t_max: float) -> np.ndarray | None:
+    """All moments of a schedule, ascending; None if it has no such list."""
+    match schedule:
+        case Never():
+            return np.empty(0)
+        case Logarithmic():
+            first, last = (round(schedule.per_decade * power) for power in _DECADES)
+            if last - first > _MOST_MOMENTS:
+                return None
+            return np.array([10.0 ** (k / schedule.per_decade) for k in range(first, last + 1)])
+        case Linear():
+            if not t_max / schedule.every < _MOST_MOMENTS:
+                return None
+            count = math.floor(t_max / schedule.every)
+            return np.array([k * schedule.every for k in range(1, count + 1)])
+    return None
+
+
+@dataclass
+class Finished:
+    """The members that came to an end, as arrays; see `flowsim.kernels.cpu.members.Results`.
+
+    Attributes
+    ----------
+    plan : Plan
+    experiments : list of Experiment
+    results : Results
+    done : (B,) bool array
+        False where a member was stopped, or has to go the ordinary way.
+    """
+
+    plan: Plan
+    experiments: list[Experiment]
+    results: members.Results
+    done: np.ndarray
+
+    def contents(self, member: int) -> RunContents:
+        """One member as the run that it is."""
+        plan, experiment, results = self.plan, self.experiments[member], self.results
+        flow = plan.flow(experiment)
+        counted = results.counters[member]
+        counters = Counters(int(counted[members.N_STEPS]), int(counted[members.N_REJECTED]))
+        numbers = results.numbers[member]
+        point = Point(
+            float(numbers[members.TIME]), results.theta[member].copy(), results.residual[member]
+        )
+        reason = self._reason(member, flow, point, counters)
+        about = {
+            **head_of_file(),
+            "status": ENDINGS[reason.partition(":")[0]],
+            "stop_reason": reason,
+            **attributes(experiment, flow, plan.method),
+            "fingerprint": Job(experiment, plan.dataset, flow.network, plan.method).fingerprint(),
+        }
+        groups = {series.group: self._series(member, series) for series in plan.series}
+        groups["data"] = data_group(plan.dataset)
+        groups["final"] = final_group(flow, point, counters, results.sup_change[member].copy(), {})
+        return RunContents(about, groups)
+
+    def _reason(self, member: int, flow: TwoLayerFlow, point: Point, counters: Counters) -> str:
+        """How the member ended, in the words of the ordinary driver."""
+        numbers = self.results.numbers[member]
+        ending = self.results.counters[member, members.ENDING]
+        step = float(numbers[members.LAST_STEP])
+        if ending == members.NOT_FINITE_AT_START:
+            return "non_finite: the residual at t = 0 is not finite; check data and weights"
+        if ending == members.BY_RULE:
+            marked = float(numbers[members.MARKED_TIME]), float(numbers[members.MARKED_LOSS])
+            watch = Watch(self.plan.rules, marked_time=marked[0], marked_loss=marked[1])
+            reason = watch.ending(point.time, point.loss, counters.n_steps)
+        else:
+            rejections = {
+                members.HOPELESS_REST: "at rest",
+                members.HOPELESS_NON_FINITE: "non-finite",
+            }
+            attempt = Attempt(step, rejection=rejections.get(int(ending), "loss"))
+            reason = hopeless(attempt, point, int(numbers[members.REJECTED_ROW]))
+        return explain(reason, flow, point, step, counters)
+
+    def _series(self, member: int, series: SeriesPlan) -> Any:
+        results = self.results
+        if series.group == "snapshots":
+            count = int(results.counters[member, members.N_SNAPSHOTS])
+            kept = results.snapshots[member, :count]
+            times = results.snapshot_times[member, :count].copy()
+            columns = {"output_weights": kept[:, 0], "input_weights": kept[:, 1:]}
+        else:
+            rows = results.rows[member, : int(results.counters[member, members.N_ROWS])]
+            times = rows[:, 0].copy()
+            columns = _columns(rows)
+        values = {
+            observable.name: np.array(columns[observable.name], observable.dtype)
+            for observable in series.observables
+        }
+        return series_group(series.time_name, times, series.observables, values)
+
+
+def _columns(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Observables by name from the rows of `Results.rows`."""
+    singles = (
+        "step", "loss", "dt", "n_rhs", "n_passes", "n_rejected", "invariant_drift",
+        "active_neurons", "dead_neurons",
+    )  # fmt: skip
+    columns = {name: rows[:, 1 + place] for place, name in enumerate(singles)}
+    first = 1 + len(singles)
+    columns["relative_change"], columns["norm"] = (
+        rows[:, first : first + 3],
+        rows[:, first + 3 : first + 6],
+    )
+    columns["residual"] = rows[:, members.FIXED_COLUMNS :]
+    # Many members run at once, and none of them looks at the clock.
+    columns["wall_seconds"] = np.full(len(rows), np.nan)
+    assert set(columns) | {"test_loss"} == set(OBSERVABLES)
+    return columns
+
+
+def run_members(
+    plan: Plan,
+    experiments: Sequence[Experiment],
+    threads: int,
+    interruption: Interruption | None = None,
+) -> list[Finished]:
+    """Carry out the members of an ensemble.
+
+    Parameters
+    ----------
+    plan : Plan
+    experiments : sequence of Experiment
+        That differ in their seed and scaling only.
+    threads : int
+        They share the members.
+    interruption : Interruption, optional
+        Listens for signals; by default while this function runs. Members that a signal finds at
+        work are not done.
+
+    Returns
+    -------
+    list of Finished
+        Together all experiments in their order.
+    """
+    interruption = interruption or Interruption()
+    state_bytes = plan.network(experiments[0]).state_bytes(
+        plan.dataset.n_inputs, plan.experiment.integrate.dtype
+    )
+    lists = _moment_lists(plan)
+    columns = members.FIXED_COLUMNS + len(plan.dataset.x)
+    each = state_bytes * (1 + len(lists[1]) + 3) + 8 * columns * (len(lists[0]) + 3)
+    batch = max(_SLICE * threads, int(_MEMORY / each))
+    finished = []
+    with interruption.listening():
+        for first in range(0, len(experiments), batch):
+            some = list(experiments[first : first + batch])
+            finished.append(_run_batch(plan, some, lists, threads, interruption))
+    return finished
+
+
+def _moment_lists(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
+    found = {series.group: _moments(series.schedule, plan.rules.t_max) for series in plan.series}
+    nothing = np.empty(0)
+    rows, snapshots = found["observables"], found.get("snapshots", nothing)
+    assert rows is not None and snapshots is not None  # see `plan_members`
+    return rows, snapshots
+
+
+def _run_batch(
+    plan: Plan,
+    experiments: list[Experiment],
+    lists: tuple[np.ndarray, np.ndarray],
+    threads: int,
+    interruption: Interruption,
+) -> Finished:
+    networks = [plan.network(experiment) for experiment in experiments]
+    fields = [network.field_on(plan.dataset.x) for network in networks]
+    scales = np.array(
+        [[f.multiplier, f.output_mobility, f.input_mobility, f.multiplier**2] for f in fields]
+    )
+    results = _room(plan, networks, lists)
+    problem = _problem(plan, networks[0])
+    stop = np.zeros(1, np.uint8)
+    schedules = _schedules(plan, lists)
+    arguments = (
+        problem,
+        _rules(plan),
+        _control(plan, networks[0]),
+        schedules,
+        scales,
+        stop,
+        results,
+    )
+    _share_out(len(experiments), threads, stop, arguments, interruption)
+    ending = results.counters[:, members.ENDING]
+    return Finished(plan, experiments, results, (ending != 0) & (ending < members.UNFIT))
+
+
+def _share_out(
+    count: int, threads: int, stop: np.ndarray, arguments: tuple, interruption: Interruption
+) -> None:
+    """Hand the members out to threads; this one stays in Python and hears signals."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="flowsim-member") as pool:
+        size = max(1, min(_SLICE, -(-count // threads)))
+        waiting: set[Future[None]] = {
+            pool.submit(members.run_members, first, min(first + size, count), *arguments)
+            for first in range(0, count, size)
+        }
+        try:
+            while waiting:
+                _, waiting = wait(waiting, timeout=0.05)
+                if interruption.name:
+                    stop[0] = 1
+        except BaseException:
+            stop[0] = 1
+            raise
+
+
+def _room(
+    plan: Plan, networks: list[TwoLayerNetwork], lists: tuple[np.ndarray, np.ndarray]
+) -> members.Results:
+    n, d = plan.dataset.x.shape
+    dtype = np.dtype(plan.experiment.integrate.dtype)
+    count, neurons = len(networks), networks[0].neurons
+    theta = np.empty((count, 1 + d, neurons), dtype)
+    for state, network in zip(theta, networks, strict=True):
+        state[...] = network.initial_values(d)
+    # The first row and the last, and one more for good measure.
+    rows, snapshots = (len(moments) + 3 for moments in lists)
+    if not any(series.group == "snapshots" for series in plan.series):
+        snapshots = 3
+    return members.Results(
+        theta=theta,
+        residual=np.empty((count, n)),
+        numbers=np.zeros((count, 6)),
+        counters=np.zeros((count, 7), np.int64),
+        change=np.empty((count, 3)),
+        sup_change=np.empty((count, 3)),
+        rows=np.empty((count, rows, members.FIXED_COLUMNS + n)),
+        snapshot_times=np.empty((count, snapshots)),
+        snapshots=np.empty((count, snapshots, 1 + d, neurons), dtype),
+    )
+
+
+def _problem(plan: Plan, network: TwoLayerNetwork) -> members.Problem:
+    x = np.ascontiguousarray(plan.dataset.x, np.float64)
+    dtype = np.dtype(plan.experiment.integrate.dtype)
+    assert plan.activation.leak is not None  # see `plan_members`
+    return members.Problem(
+        x=np.ascontiguousarray(x, dtype),
+        x64=x,
+        y=np.ascontiguousarray(scalar_targets(plan.dataset.y, "y"), np.float64),
+        inner=x @ x.T,
+        leak=float(plan.activation.leak),
+        like=(dtype.type(0),) * x.shape[1],
+        width=network.width,
+    )
+
+
+def _rules(plan: Plan) -> members.Rules:
+    rules = plan.rules
+    return members.Rules(
+        stop_loss=float(rules.stop_loss),
+        t_max=float(rules.t_max),
+        max_steps=math.inf if rules.max_steps is None else float(rules.max_steps),
+        steady_slope=float(rules.steady_slope),
+        steady_min_time=float(rules.steady_min_time),
+        steady_window=STEADY_WINDOW,
+    )
+
+
+def _control(plan: Plan, network: TwoLayerNetwork) -> members.Control:
+    stepper, tableau = plan.stepper, plan.stepper.tableau
+    n, d = plan.dataset.x.shape
+    assert tableau.dense is not None
+    return members.Control(
+        fraction=float(stepper.step_fraction),
+        change=float(stepper.max_relative_change),
+        max_age=stepper.MAX_AGE,
+        max_drift=stepper.MAX_DRIFT,
+        at_rest=stepper.AT_REST,
+        max_rejections=MAX_REJECTIONS,
+        max_passes=int(_PATIENCE / (_work(network, n, d) + _WORK_BESIDE)),
+        a=tableau.a,
+        b=tableau.b,
+        dense=tableau.dense,
+    )
+
+
+def _schedules(plan: Plan, lists: tuple[np.ndarray, np.ndarray]) -> tuple:
+    kinds = {series.group: series.schedule for series in plan.series}
+    made = []
+    for group, moments in zip(("observables", "snapshots"), lists, strict=True):
+        schedule = kinds.get(group, Never())
+        if isinstance(schedule, Logarithmic):
+            first = math.nan if schedule.start is None else float(schedule.start)
+            made.append(members.Schedule(moments, first, moments[0], moments[-1]))
+        else:
+            made.append(members.Schedule(moments, 0.0, 0.0, math.inf))
+    return tuple(made)
+
+
+def warm_up(plan: Plan) -> None:
+    """Compile what members need, or fetch it from the cache on disk, by a run of one step."""
+    network = plan.experiment.network.model_copy(update={"width": 1})
+    short = plan.experiment.integrate.model_copy(update={"max_steps": 1})
+    tiny = replace(plan.experiment, network=network, integrate=short)
+    run_members(replace(plan, experiment=tiny, rules=replace(plan.rules, max_steps=1)), [tiny], 1)
