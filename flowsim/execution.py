@@ -43,6 +43,9 @@ from flowsim.steppers.events import PREEMPTED, StopRules
 from flowsim.steppers.interruption import Interruption
 from flowsim.steppers.methods import METHODS, MethodOptions
 
+_ROUNDING = 100.0
+"""Relative rounding error of the network's outputs, in units of that of one number."""
+
 Own = Mapping[str, Callable[[Frame], Any]]
 
 
@@ -171,7 +174,7 @@ class _Execution:
         self.job, self.start, self.interruption = job, start, interruption
         self.fingerprint = fingerprint
         self.flow = _make_flow(job)
-        self.stepper = METHODS[job.method](_method_options(job.experiment))
+        self.stepper = METHODS[job.method](_method_options(job.experiment, job.dataset.y))
         self.rules = _stop_rules(job.experiment)
         self.test_residual = _test_residual(job.dataset, self.flow)
         self.plans = plan_series(
@@ -315,12 +318,13 @@ def _cadence(experiment: Experiment) -> Cadence:
     )
 
 
-def _method_options(experiment: Experiment) -> MethodOptions:
+def _method_options(experiment: Experiment, y: np.ndarray) -> MethodOptions:
     section = experiment.integrate
+    # Residuals need relative accuracy, however small, down to what rounding leaves of them. Not
+    # down to stop_loss: where a run is to end must not change its steps.
     atol = section.atol
     if atol is None:
-        # A residual of the size at which the run stops needs no more than rtol of that size.
-        atol = section.rtol * math.sqrt(2.0 * section.stop_loss)
+        atol = _ROUNDING * float(np.finfo(section.dtype).eps * np.sqrt(np.mean(y**2)))
     return MethodOptions(
         rtol=section.rtol,
         atol=atol,

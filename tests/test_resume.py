@@ -99,7 +99,11 @@ def test_a_finished_run_is_returned_as_it_is(experiment, tmp_path):
 
 
 @pytest.mark.parametrize("record", [EAGER, {}], ids=["long", "short"])
-@pytest.mark.parametrize("integrate", [{}, PAIR], ids=["heun", "tsit54"])
+@pytest.mark.parametrize(
+    "integrate",
+    [{}, PAIR, {"method": "tsit54"}, {"method": "bs32"}, {"method": "rdpk35"}],
+    ids=["heun", "tsit54 with atol", "tsit54", "bs32", "rdpk35"],
+)
 @pytest.mark.parametrize(
     ("first", "then"),
     [({"stop_loss": 1e-2}, {"stop_loss": 1e-4}), ({"t_max": 3.0}, {"t_max": 20.0})],
