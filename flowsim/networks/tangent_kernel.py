@@ -61,5 +61,9 @@ class TangentKernel:
 
     def layer_speeds(self, residual: np.ndarray) -> np.ndarray:
         """Norms of d theta_l / d time of each layer (layers,), at the residual e (n,)."""
-        pairs = zip(self.grams, self.mobilities, strict=True)
-        return np.array([samples.layer_speed(gram, mobility, residual) for gram, mobility in pairs])
+        grams = np.ascontiguousarray(self.grams)
+        speeds = [
+            samples.layer_speed(grams, layer, mobility, residual)
+            for layer, mobility in enumerate(self.mobilities)
+        ]
+        return np.array(speeds)

@@ -15,6 +15,7 @@ import numpy as np
 
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import Activation
+from flowsim.kernels.cpu import measures
 from flowsim.kernels.cpu.samples import half_mean_square
 from flowsim.kernels.interface import Array, TwoLayerField
 from flowsim.networks.tangent_kernel import TangentKernel
@@ -333,14 +334,9 @@ class TwoLayerFlow:
         """
         if not self.network.activation.homogeneous:
             return float("nan")
-        first, scale_first = self._invariant(self.initial)
-        now, scale_now = self._invariant(theta)
-        scale = np.maximum(scale_first, scale_now)
-        change = np.abs(now - first)
-        return float(np.max(np.divide(change, scale, out=np.zeros_like(change), where=scale > 0)))
-
-    def _invariant(self, theta: Array) -> tuple[np.ndarray, np.ndarray]:
-        state = np.asarray(theta, np.float64)
-        output = self.field.input_mobility * state[0] ** 2
-        inputs = self.field.output_mobility * np.einsum("jk,jk->k", state[1:], state[1:])
-        return output - inputs, output + inputs
+        return measures.invariant_drift(
+            np.asarray(self.initial),
+            np.asarray(theta),
+            self.field.output_mobility,
+            self.field.input_mobility,
+        )

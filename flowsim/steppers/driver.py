@@ -23,9 +23,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
-from scipy.optimize import brentq
 
 from flowsim.errors import StorageError
+from flowsim.kernels.cpu import samples
 from flowsim.steppers.base import Attempt, Flow, Point, Stepper
 from flowsim.steppers.events import COMPLETE, ENDINGS, PREEMPTED, StopRules, Watch
 from flowsim.steppers.interruption import Interrupted, Interruption
@@ -338,17 +338,15 @@ def _end_of(attempt: Attempt, before: Point, stop_loss: float) -> Point:
     assert after is not None and attempt.interpolate is not None
     if not (0.0 < after.loss < stop_loss <= before.loss):
         return after
-    interpolate = attempt.interpolate
     target = math.log(stop_loss) - 1e-6
-
-    def excess(fraction: float) -> float:
-        _, residual = interpolate(fraction)
-        return math.log(0.5 * float(np.mean(residual**2))) - target
-
     if math.log(after.loss) >= target:
         return after
-    fraction = brentq(excess, 0.0, 1.0, xtol=1e-9, rtol=1e-9)
-    theta, residual = interpolate(fraction)
+    bracket = samples.start_bracket(math.log(before.loss) - target, math.log(after.loss) - target)
+    found = False
+    while not found:
+        fraction = samples.guess(bracket)
+        theta, residual = attempt.interpolate(fraction)
+        found = samples.narrow(bracket, fraction, samples.log_loss(residual) - target)
     crossing = Point(before.time + fraction * attempt.step, theta, residual)
     if crossing.loss >= stop_loss:
         return after

@@ -23,6 +23,10 @@ ENDINGS = {
 """Status that each reason to stop leads to (DESIGN section 6)."""
 
 
+STEADY_WINDOW = 1.25
+"""The slope that tells a steady state is taken over this ratio of times."""
+
+
 @dataclass(frozen=True)
 class StopRules:
     """When a run ends.
@@ -62,9 +66,6 @@ class Watch:
     marked_time: float = 0.0
     marked_loss: float = math.nan
 
-    _WINDOW = 1.25
-    """A slope is taken over this ratio of times."""
-
     def memory(self) -> dict[str, Any]:
         """What a watch that continues in the place of this one must be made with."""
         return {"marked_time": self.marked_time, "marked_loss": self.marked_loss}
@@ -102,7 +103,7 @@ class Watch:
             return math.nan
         if math.isnan(self.marked_loss):
             self.marked_time, self.marked_loss = now, loss
-        if now < self._WINDOW * self.marked_time:
+        if now <= STEADY_WINDOW * self.marked_time:
             return math.nan
         slope = math.log(loss / self.marked_loss) / math.log(now / self.marked_time)
         self.marked_time, self.marked_loss = now, loss

@@ -94,8 +94,10 @@ class ButcherTableau:
         """Weights (s + e,) of the stages at ``fraction`` of a step."""
         if self.dense is None:
             raise ValueError(f"tableau {self.name} has no continuous extension")
-        powers = fraction ** np.arange(1, self.dense.shape[1] + 1)
-        return self.dense @ powers
+        weights = np.zeros(len(self.dense))
+        for column in self.dense.T[::-1]:
+            weights = (weights + column) * fraction
+        return weights
 
 
 def lower(rows: list[list[float]]) -> np.ndarray:

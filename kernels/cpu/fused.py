@@ -26,6 +26,7 @@ from .lanes import (
     add_where_active,
     load,
     load_rows,
+    load_slope,
     multiply_add,
     no_rows,
     positive_part,
@@ -34,6 +35,7 @@ from .lanes import (
     store,
     store_rows,
     table_row,
+    total_of_lanes,
     velocity,
     where_active,
 )
@@ -43,7 +45,11 @@ BLOCK = 512
 results: bits depend on it."""
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
-inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+_INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+"""Of functions that only compiled code calls: being called by Python is half their compilation."""
+
+internal = numba.njit(nogil=True, cache=True, error_model="numpy", **_INTERNAL)
+inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True, **_INTERNAL)
 
 
 @inlined
@@ -52,7 +58,7 @@ def combined(slopes, n_slopes, weights, column, like):
     total = no_rows(slopes, like)
     for j in range(n_slopes):
         if weights[j] != 0.0:
-            total = add_scaled(total, weights[j], load_rows(slopes[j], column, like))
+            total = add_scaled(total, weights[j], load_slope(slopes, j, column, like))
     return total
 
 
@@ -105,7 +111,7 @@ def add_blocks(partial, total):
             total[i] += partial[block, i]
 
 
-@compiled
+@internal
 def move(
     start, count, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
     slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
@@ -161,7 +167,7 @@ def move(
                 store_rows(out, column, new)
 
 
-@compiled
+@internal
 def add_outputs(start, count, x, like, state, leaky, sums):
     """Add sum_k a_k max(w_k . x_i, 0) of some neurons to the vectors sums[i].
 
@@ -183,17 +189,14 @@ def add_outputs(start, count, x, like, state, leaky, sums):
             add_products(sums, n, second)
 
 
-@compiled
-def gather(sums, into):
-    """Add up the lanes of each vector in float64."""
-    for i in range(into.shape[0]):
-        total = 0.0
-        for lane in range(sums.shape[1]):
-            total += np.float64(sums[i, lane])
-        into[i] = total
+@inlined
+def gather(sums, into, at):
+    """Add up the lanes of each vector in float64, into row ``at``."""
+    for i in range(into.shape[1]):
+        into[at, i] = total_of_lanes(sums, i)
 
 
-@compiled
+@internal
 def copy_columns(source, first, target, to, count):
     """target[:, to : to + count] = source[:, first : first + count]."""
     for row in range(source.shape[0]):
@@ -212,12 +215,25 @@ def sweep(
     ``partial`` (blocks, n or n + d) float64 receives the blocks' sums with ``use_outputs``: at
     the new state with ``use_combine``, else at ``theta``.
     """
-    source = base if theta.shape[1] == 0 else theta
-    neurons = source.shape[1]
-    rows = source.shape[0]
-    width = LANE_BYTES // source.itemsize
-    state = np.empty((rows, BLOCK), source.dtype)
-    sums = np.empty((partial.shape[1], width), source.dtype)
+    width = LANE_BYTES // base.itemsize
+    state = np.empty((base.shape[0], BLOCK), base.dtype)
+    sums = np.empty((partial.shape[1], width), base.dtype)
+    sweep_blocks(
+        first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
+        slope, out, leaky, partial, state, sums,
+        use_here, use_rate, use_slope, use_combine, use_out, use_outputs,
+    )  # fmt: skip
+
+
+@internal
+def sweep_blocks(
+    first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
+    slope, out, leaky, partial, state, sums,
+    use_here, use_rate, use_slope, use_combine, use_out, use_outputs,
+):  # fmt: skip
+    """`sweep` with the buffers ``state`` (1 + d, block) and ``sums`` (of vectors) given."""
+    neurons = max(theta.shape[1], base.shape[1])
+    width = LANE_BYTES // base.itemsize
     for block in range(first, last):
         start = block * BLOCK
         size = min(BLOCK, neurons - start)
@@ -242,10 +258,10 @@ def sweep(
                 add_outputs(start, whole, x, like, theta, leaky, sums)
                 if whole < size:
                     add_outputs(whole, 2 * width, x, like, state, leaky, sums)
-            gather(sums, partial[block])
+            gather(sums, partial, block)
 
 
-@compiled
+@internal
 def move_rest(
     start, size, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
     slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
@@ -279,7 +295,7 @@ def move_rest(
         copy_columns(here_theta, 0, state, to, count)
 
 
-@compiled
+@internal
 def measure_errors(start, count, to, like, theta, slopes, n_slopes, weights, state, squares, row):
     """Errors sum_j weights[j] slopes[j]: their squares, and theta minus them into ``state``."""
     width = LANE_BYTES // theta.itemsize
@@ -349,8 +365,8 @@ def error_sweep(
                 )  # fmt: skip
             sums[:] = 0.0
             add_outputs(0, filled, x, like, state, leaky, sums)
-            gather(sums, partial[block, e])
-        gather(squares, partial_squares[block])
+            gather(sums, partial[block], e)
+        gather(squares, partial_squares, block)
 
 
 @compiled
@@ -393,10 +409,10 @@ def register_sweep(
             copy_columns(rest[3], 0, error, column, left)
         sums[:] = 0.0
         add_outputs(0, filled, x, like, state, leaky, sums)
-        gather(sums, partial[block])
+        gather(sums, partial, block)
 
 
-@compiled
+@internal
 def move_registers(
     start, count, to, x, pull, like, factors, theta, memory, base, error, stage, fresh, state
 ):
@@ -421,16 +437,25 @@ def move_registers(
 @compiled
 def grams(first, last, group, x, like, leak, theta, partial):
     """Gram matrices of the two layers, as `flowsim.kernels.cpu.measures.grams` describes them."""
-    n = x.shape[0]
-    neurons, rows = theta.shape[1], theta.shape[0]
-    n_blocks = (neurons + BLOCK - 1) // BLOCK
+    n, rows = x.shape[0], theta.shape[0]
     width = LANE_BYTES // theta.itemsize
-    quad = 4 * width
-    values = np.empty((n, quad), theta.dtype)
-    signals = np.empty((n, quad), theta.dtype)
-    rest = np.zeros((rows, quad), theta.dtype)
+    buffers = np.empty((2, n, 4 * width), theta.dtype)
+    rest = np.zeros((rows, 4 * width), theta.dtype)
     sums = np.empty((n * (n + 1), width), theta.dtype)
-    total = np.empty(n * (n + 1))
+    total = np.empty((1, n * (n + 1)))
+    gram_blocks(
+        first, last, group, x, like, leak, theta, partial, buffers[0], buffers[1], rest, sums, total
+    )
+
+
+@internal
+def gram_blocks(
+    first, last, group, x, like, leak, theta, partial, values, signals, rest, sums, total
+):
+    """`grams` with its buffers given; ``rest`` holds zeros in the columns that nothing fills."""
+    n, neurons = x.shape[0], theta.shape[1]
+    n_blocks = (neurons + BLOCK - 1) // BLOCK
+    quad = values.shape[1]
     for g in range(first, last):
         partial[g] = 0.0
         for block in range(g * group, min((g + 1) * group, n_blocks)):
@@ -445,16 +470,16 @@ def grams(first, last, group, x, like, leak, theta, partial):
                 copy_columns(theta, start + whole, rest, 0, size - whole)
                 features(rest, 0, x, like, leak, values, signals)
                 add_pairs(values, signals, sums)
-            gather(sums, total)
+            gather(sums, total, 0)
             place = 0
             for i in range(n):
                 for j in range(i + 1):
-                    partial[g, 0, i, j] += total[place]
-                    partial[g, 1, i, j] += total[place + 1]
+                    partial[g, 0, i, j] += total[0, place]
+                    partial[g, 1, i, j] += total[0, place + 1]
                     place += 2
 
 
-@compiled
+@internal
 def features(theta, start, x, like, leak, values, signals):
     """sigma(z_i) and a sigma'(z_i) of as many neurons as ``values`` (n, neurons) has columns."""
     width = LANE_BYTES // theta.itemsize
@@ -467,7 +492,7 @@ def features(theta, start, x, like, leak, values, signals):
             store(signals, i, column, where_active(z, rows[0], low))
 
 
-@compiled
+@internal
 def add_pairs(values, signals, sums):
     """Add the products of all pairs of samples, over four vectors of neurons, to ``sums``."""
     width = LANE_BYTES // values.itemsize

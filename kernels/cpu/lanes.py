@@ -142,6 +142,31 @@ def load_rows(typingctx, array, column, like):
 
 
 @intrinsic
+def load_slope(typingctx, slopes, j, column, like):
+    """Rows 0 to d of ``slopes[j]``, of (slopes, rows, neurons), without a view of it.
+
+    A view would count references, with an atomic operation each, in the innermost loop.
+    """
+    lanes = Lanes(slopes.dtype)
+    rows = types.UniTuple(lanes, 1 + like.count)
+
+    def codegen(context, builder, signature, arguments):
+        kind, vector = signature.args[0], context.get_value_type(lanes)
+        stack, j, column, _ = arguments
+        whole = context.make_array(kind)(context, builder, stack)
+        _, height, length = cgutils.unpack_tuple(builder, whole.shape)
+        first = builder.mul(builder.mul(j, height), length)
+        loaded = []
+        for row in range(rows.count):
+            index = builder.add(builder.add(first, builder.mul(_INDEX(row), length)), column)
+            address = builder.gep(whole.data, [index])
+            loaded.append(_load(builder, address, vector, kind.dtype.bitwidth // 8))
+        return context.make_tuple(builder, rows, loaded)
+
+    return rows(slopes, types.intp, types.intp, like), codegen
+
+
+@intrinsic
 def store_rows(typingctx, array, column, rows):
     """Write the rows of some neurons into ``array`` (rows, neurons) from ``column`` on."""
 
@@ -401,3 +426,30 @@ def add_squared_difference(typingctx, sums, row, a, b):
         return context.get_dummy_value()
 
     return types.void(sums, types.intp, a, b), codegen
+
+
+@intrinsic
+def total_of_lanes(typingctx, table, row):
+    """Sum of the vector table[row] in float64: halves onto halves, until one number is left."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = signature.args[0]
+        address = _row_address_at(context, builder, kind, *arguments, _INDEX(0))
+        vector = context.get_value_type(Lanes(kind.dtype))
+        total = _load(builder, address, vector, kind.dtype.bitwidth // 8)
+        if isinstance(vector.element, ir.FloatType):
+            total = builder.fpext(total, ir.VectorType(ir.DoubleType(), vector.count))
+        while total.type.count > 1:
+            half = total.type.count // 2
+            low, high = (
+                builder.shuffle_vector(
+                    total,
+                    ir.Constant(total.type, ir.Undefined),
+                    ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(at, at + half))),
+                )
+                for at in (0, half)
+            )
+            total = builder.fadd(low, high)
+        return builder.extract_element(total, ir.IntType(32)(0))
+
+    return types.float64(table, types.intp), codegen

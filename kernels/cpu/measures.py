@@ -10,7 +10,7 @@ import numba
 import numpy as np
 
 from .activations import FASTMATH, call_both
-from .lanes import LANE_BYTES, add_squared_difference, load
+from .lanes import LANE_BYTES, add_squared_difference, load, total_of_lanes
 from .sweep import BLOCK, _preactivation
 
 
@@ -22,8 +22,9 @@ def squared_norms(first, last, theta, reference, neurons, partial):
     """
     rows = theta.shape[0]
     width = LANE_BYTES // theta.itemsize
-    sums = np.empty((1, width))
-    nothing = np.zeros((1, width), theta.dtype)
+    sums = np.empty((width // 8, 8))  # one vector in float64
+    # Of the neurons that fill no vector, and what they are compared with: zeros fill it up.
+    rest = np.zeros((2, 2 * width), theta.dtype)
     origin = reference.shape[1] > 0
     for block in range(first, last):
         start = block * BLOCK
@@ -35,15 +36,16 @@ def squared_norms(first, last, theta, reference, neurons, partial):
                 if origin:
                     add_squared_difference(sums, 0, load(theta, row, k), load(reference, row, k))
                 else:
-                    add_squared_difference(sums, 0, load(theta, row, k), load(nothing, 0, 0))
-            for k in range(whole, size):
-                difference = np.float64(theta[row, start + k])
-                if origin:
-                    difference -= np.float64(reference[row, start + k])
-                sums[0, k - whole] += difference * difference
+                    add_squared_difference(sums, 0, load(theta, row, k), load(rest, 1, width))
+            if whole < size:
+                for k in range(whole, size):
+                    rest[0, k - whole] = theta[row, start + k]
+                    if origin:
+                        rest[1, k - whole] = reference[row, start + k]
+                add_squared_difference(sums, 0, load(rest, 0, 0), load(rest, 1, 0))
             total = 0.0
-            for lane in range(width):
-                total += sums[0, lane]
+            for part in range(width // 8):
+                total += total_of_lanes(sums, part)
             partial[block, row] = total
 
 
@@ -144,10 +146,12 @@ def features(first, last, offset, both, scale, x, theta, values, slopes):
 
 
 @numba.njit(nogil=True, cache=True, error_model="numpy")
-def activity(first, last, x, theta, partial):
-    """Neurons with w_k . x_i > 0 for every sample and for none, into partial[block]."""
+def activity(first, last, x, theta, neurons, partial):
+    """Neurons with w_k . x_i > 0 for every sample and for none, into partial[block].
+
+    Only the first ``neurons`` neurons of ``theta`` count.
+    """
     n = x.shape[0]
-    neurons = theta.shape[1]
     z = np.empty(BLOCK, theta.dtype)
     count = np.empty(BLOCK, np.int64)
     for block in range(first, last):
@@ -169,3 +173,27 @@ def activity(first, last, x, theta, partial):
             nowhere += count[k] == 0
         partial[block, 0] = everywhere
         partial[block, 1] = nowhere
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy")
+def invariant_drift(initial, theta, output_mobility, input_mobility):
+    """Largest drift of a neuron's input_mobility a^2 - output_mobility |w|^2, relative to the sum.
+
+    The sum is the initial or the present one, whichever is larger.
+    """
+    largest = 0.0
+    for k in range(theta.shape[1]):
+        drift, size = 0.0, 0.0
+        for state, sign in ((initial, -1.0), (theta, 1.0)):
+            a = np.float64(state[0, k])
+            weights = 0.0
+            for j in range(1, state.shape[0]):
+                w = np.float64(state[j, k])
+                weights += w * w
+            output, inputs = input_mobility * a * a, output_mobility * weights
+            drift += sign * (output - inputs)
+            size = max(size, output + inputs)
+        relative = abs(drift) / size if size > 0.0 else 0.0
+        if relative > largest or relative != relative:
+            largest = relative
+    return largest

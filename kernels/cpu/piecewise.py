@@ -52,7 +52,7 @@ class FusedPasses(Passes):
         run_blocks(
             fused.sweep, self.n_blocks, self.threads, self.work,
             self.x, self._pull(residual), self._like, self._factors,
-            self._or_none(theta), self._or_none(base),
+            self._or_none(theta), theta if base is None else base,
             self.no_slopes if slopes is None else slopes, n_slopes,
             self._nothing if here is None else here.astype(self.dtype),
             self._nothing if weights is None else weights.astype(self.dtype),

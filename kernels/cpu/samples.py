@@ -13,6 +13,11 @@ import numpy as np
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
+_CROSSING_TOLERANCE = 5e-7
+"""In log R, of the moment at which R falls below a bound."""
+
+_MAX_GUESSES = 60
+
 _LAGUERRE_STEPS = 60
 """More than enough: from above it converges cubically, to a multiple eigenvalue linearly."""
 
@@ -37,13 +42,58 @@ def all_finite(values):
 
 
 @compiled
-def layer_speed(gram, mobility, residual):
-    """|d theta_l / d time| of a layer: mobility sqrt(e^T G e) / n."""
+def log_loss(residual):
+    """log R."""
+    return math.log(half_mean_square(residual))
+
+
+# The root of a function on [0, 1], positive at 0 and negative at 1, by regula falsi with the
+# Illinois rule. The caller evaluates it: a bracket is (low, value, high, value, side, count).
+
+
+@compiled
+def start_bracket(at_zero, at_one):
+    """Begin with the values at both ends."""
+    return np.array([0.0, at_zero, 1.0, at_one, 0.0, 0.0])
+
+
+@compiled
+def guess(bracket):
+    """Where to look next: well inside the bracket."""
+    low, high = bracket[0], bracket[2]
+    width = high - low
+    x = low + width * (bracket[1] / (bracket[1] - bracket[3]))
+    return min(max(x, low + 0.01 * width), high - 0.01 * width)
+
+
+@compiled
+def narrow(bracket, x, value):
+    """Take in the value at the latest guess; True once it is good to 5e-7."""
+    bracket[5] += 1.0
+    if abs(value) <= _CROSSING_TOLERANCE or bracket[5] >= _MAX_GUESSES:
+        return True
+    # An end that stays where it is twice in a row loses half its weight.
+    if value > 0.0:
+        bracket[0], bracket[1] = x, value
+        if bracket[4] > 0.0:
+            bracket[3] *= 0.5
+        bracket[4] = 1.0
+    else:
+        bracket[2], bracket[3] = x, value
+        if bracket[4] < 0.0:
+            bracket[1] *= 0.5
+        bracket[4] = -1.0
+    return False
+
+
+@compiled
+def layer_speed(grams, layer, mobility, residual):
+    """|d theta_l / d time| of a layer: mobility sqrt(e^T G_l e) / n, for grams (layers, n, n)."""
     n = residual.shape[0]
     total = 0.0
     for i in range(n):
         for j in range(n):
-            total += residual[i] * gram[i, j] * residual[j]
+            total += residual[i] * grams[layer, i, j] * residual[j]
     return mobility * math.sqrt(max(total, 0.0)) / n
 
 

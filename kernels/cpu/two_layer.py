@@ -120,7 +120,7 @@ class CpuKernels:
         partial = np.empty((n_blocks, 2), np.int64)
         run_blocks(
             measures.activity, n_blocks, self.passes.threads, self.passes.work,
-            self.passes.x, theta, partial,
+            self.passes.x, theta, self.neurons, partial,
         )  # fmt: skip
         everywhere, nowhere = partial.sum(axis=0)
         return int(everywhere), int(nowhere)
