@@ -140,7 +140,7 @@ def simulate(
         If another process is writing the output, or the network does not fit into memory.
     """
     arrays = dict(x=x, y=y, x_test=x_test, y_test=y_test)
-    if isinstance(experiment, list | tuple):
+    if isinstance(experiment, Sequence) and not isinstance(experiment, str):
         alone = {
             "output": output, "scratch": scratch, "initial": initial, "observables": observables
         }  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,13 @@ import h5py
 
 from flowsim.config import Experiment
 from flowsim.config.experiment import NOT_HASHED, STOP_RULES
-from flowsim.errors import ConfigError, FileFormatError
+from flowsim.errors import ConfigError, FileFormatError, FlowsimError, NewerFormatError
 from flowsim.recording.checkpoint import Checkpoint, load_checkpoints
-from flowsim.recording.hdf5 import write_attributes
+from flowsim.recording.contents import Array
+from flowsim.recording.format import ESTIMATES
+from flowsim.recording.hdf5 import clear_checksum, replace_arrays, write_attributes
 from flowsim.recording.opening import read_attributes
-from flowsim.recording.places import RunPlaces, copy, rename, unfinished
+from flowsim.recording.places import RunPlaces, copy, rename, set_aside, unfinished
 from flowsim.recording.reader import RunFile
 from flowsim.recording.superblock import clear_flags
 from flowsim.steppers import METHOD_NAMES
@@ -44,16 +46,25 @@ class Start:
         Where to go on; None for t = 0.
     method : str
         Of the growing file's run, with ``auto`` resolved; empty if there is none.
+    keeps_target : bool
+        The output holds this run as it has ended before. It stays until the run has come to its
+        new end.
     """
 
     finished: bool = False
     growing: bool = False
     checkpoint: Checkpoint | None = None
     method: str = ""
+    keeps_target: bool = False
 
 
 def find_start(
-    places: RunPlaces, experiment: Experiment, fingerprint: str, resume: str, overwrite: bool
+    places: RunPlaces,
+    experiment: Experiment,
+    fingerprint: str,
+    resume: str,
+    overwrite: bool,
+    estimates: Mapping[str, Array],
 ) -> Start:
     """Find out how a run begins, and make its growing file ready.
 
@@ -67,6 +78,9 @@ def find_start(
         One of `RESUME`.
     overwrite : bool
         Whatever is there may go.
+    estimates : mapping
+        Arrays of ``/final`` that a run has only if it is asked for them, with values that do not
+        count yet.
 
     Raises
     ------
@@ -76,8 +90,8 @@ def find_start(
     if overwrite:
         places.clear()
         return Start()
-    found = next((path for path in (places.part, places.target) if path.exists()), None)
-    if found is None:
+    present = [path for path in (places.part, places.target) if path.exists()]
+    if not present:
         if resume == "must":
             raise ConfigError(
                 f"output = {places.target}: there is no run to continue; leave out --resume must"
@@ -85,38 +99,59 @@ def find_start(
         places.clear()
         return Start()
     if resume == "never":
-        raise _exists(places, found)
-    try:
-        stored = _Stored.read(found)
-    except FileFormatError as error:
-        raise _exists(places, found) from error
-    if "fingerprint" not in stored.attributes:
-        raise _exists(places, found)
+        raise _exists(places, present[0])
+    before = _this_run(places.target, fingerprint)
+    keeps = before is not None and before.status in ("complete", "failed")
+    if keeps and before is not None and before.asked(experiment):
+        return Start(finished=True)
+    found, stored = _latest(places, before)
     if stored.attributes["fingerprint"] != fingerprint:
         raise ConfigError(
             f"output = {places.target}: holds another run ({_difference(stored, experiment)}); "
             "use --overwrite (overwrite=True) or another name"
         )
-    asked_again = stored.attributes.get("config_hash") == experiment.hash()
-    if not asked_again:
+    start = Start(keeps_target=keeps)
+    return _go_on(places, experiment, found, stored, start, estimates)
+
+
+def _go_on(
+    places: RunPlaces,
+    experiment: Experiment,
+    found: Path,
+    stored: _Stored,
+    anew: Start,
+    estimates: Mapping[str, Array],
+) -> Start:
+    """Make the growing file of a run that has been begun before.
+
+    Parameters
+    ----------
+    places, experiment, estimates
+        See `find_start`.
+    found : Path
+    stored : _Stored
+        What it says.
+    anew : Start
+        What to return if there is nothing to go on from.
+    """
+    more = not stored.asked(experiment)
+    if more:
         _check_goes_on(places, stored.config, experiment)
-    finished = found == places.target and stored.status in ("complete", "failed")
-    if finished and asked_again:
-        return Start(finished=True)
     method = _known_method(places, stored)
-    checkpoint = _usable_checkpoint(places, fingerprint, stored)
-    if not asked_again or finished:
+    checkpoint = _usable_checkpoint(places, stored, more)
+    if more and checkpoint is None:
+        places.clear_checkpoints()
+        return anew
+    if more and checkpoint is not None:
         # The last rows may be those of an end that is no longer one: back to the checkpoint.
-        if checkpoint is None:
-            return Start()
-        _ask_for_more(found, places, checkpoint, experiment)
-        if found == places.target and not finished:
+        _ask_for_more(found, places, checkpoint, experiment, estimates)
+        if found == places.target and not anew.keeps_target:
             found.unlink()
     elif found == places.target and places.scratch is None:
         rename(found, places.growing)
     elif found != places.growing:
         copy(found, places.growing)
-    return Start(growing=True, checkpoint=checkpoint, method=method)
+    return replace(anew, growing=True, checkpoint=checkpoint, method=method)
 
 
 @dataclass(frozen=True)
@@ -127,6 +162,11 @@ class _Stored:
     config: Mapping[str, Any]
     status: str
     rows: Mapping[str, int]
+    end: float
+
+    def asked(self, experiment: Experiment) -> bool:
+        """Whether it was asked for the same numbers."""
+        return bool(self.attributes.get("config_hash") == experiment.hash())
 
     @classmethod
     def read(cls, path: Path) -> _Stored:
@@ -137,7 +177,44 @@ class _Stored:
                 times = [key for key in group if key.startswith("time")]
                 if times and group[times[0]].ndim == 1:
                     rows[name] = len(group[times[0]])
-            return cls(run.attributes, run.config, run.status, rows)
+            end = float(run.final["time"]) if "time" in run.final else math.inf
+            return cls(run.attributes, run.config, run.status, rows, end)
+
+
+def _this_run(path: Path, fingerprint: str) -> _Stored | None:
+    """What a file says of this run; None if it does not hold it, or cannot be read."""
+    try:
+        stored = _Stored.read(path) if path.exists() else None
+    except FileFormatError:
+        return None
+    return stored if stored and stored.attributes.get("fingerprint") == fingerprint else None
+
+
+def _latest(places: RunPlaces, before: _Stored | None) -> tuple[Path, _Stored]:
+    """The file that the run goes on from, and what it says: the growing one, if it is of use.
+
+    Parameters
+    ----------
+    places : RunPlaces
+    before : _Stored or None
+        What the output says, if it holds this run.
+    """
+    for path in (places.part, places.target):
+        if not path.exists():
+            continue
+        try:
+            stored = _Stored.read(path)
+        except NewerFormatError:
+            raise
+        except FileFormatError as error:
+            if path == places.part and before is not None:
+                set_aside(path)  # the run goes on from what the output has
+                continue
+            raise _exists(places, path) from error
+        if "fingerprint" not in stored.attributes:
+            raise _exists(places, path)
+        return path, stored
+    raise FlowsimError(f"output = {places.target}: was removed just now; run it again")
 
 
 def _exists(places: RunPlaces, found: Path) -> ConfigError:
@@ -158,11 +235,18 @@ def _known_method(places: RunPlaces, stored: _Stored) -> str:
     return method
 
 
-def _usable_checkpoint(places: RunPlaces, fingerprint: str, stored: _Stored) -> Checkpoint | None:
-    """The latest checkpoint of this run whose rows are all in the file."""
+def _usable_checkpoint(places: RunPlaces, stored: _Stored, more: bool) -> Checkpoint | None:
+    """The latest checkpoint of this run whose rows are all in the file.
+
+    Not one beyond the end of the file, whose last rows are those of that end; and if the run is
+    asked for ``more``, not one to which a step led that the former t_max has cut short.
+    """
     for checkpoint in load_checkpoints(places):
         saved = all(stored.rows.get(name, 0) >= rows for name, rows in checkpoint.rows.items())
-        if checkpoint.fingerprint == fingerprint and saved:
+        here = saved and checkpoint.contents.get("time", math.inf) <= stored.end
+        off_path = more and checkpoint.contents.get("cut", False)
+        same = checkpoint.fingerprint == stored.attributes["fingerprint"]
+        if same and here and not off_path:
             return checkpoint
     return None
 
@@ -198,9 +282,16 @@ def _check_goes_on(places: RunPlaces, before: Mapping[str, Any], experiment: Exp
 
 
 def _ask_for_more(
-    found: Path, places: RunPlaces, checkpoint: Checkpoint, experiment: Experiment
+    found: Path,
+    places: RunPlaces,
+    checkpoint: Checkpoint,
+    experiment: Experiment,
+    estimates: Mapping[str, Array],
 ) -> None:
-    """Make a growing file of what a run had at its checkpoint, with another end in its config."""
+    """Make a growing file of what a run had at its checkpoint, with another end in its config.
+
+    Before it gets its name it says itself that it has not come to that end.
+    """
     work = unfinished(unfinished(places.growing))
     copy(found, work)
     clear_flags(work)
@@ -209,9 +300,15 @@ def _ask_for_more(
             for dataset in file[name].values():
                 if dataset.maxshape[:1] == (None,):
                     dataset.resize(rows, axis=0)
+                clear_checksum(dataset)
+        replace_arrays(file["final"], ESTIMATES, estimates)
+        file["final/time"][...] = math.nan
+        for dataset in file["final"].values():
+            clear_checksum(dataset)
         attributes = read_attributes(str(found), file)
         config = {"config": experiment.to_toml(), "config_hash": experiment.hash()}
-        write_attributes(file, {**attributes, **config})
+        state = {"status": "running", "stop_reason": ""}
+        write_attributes(file, {**attributes, **config, **state})
     with open(work, "rb+") as synced:
         os.fsync(synced.fileno())
     rename(work, places.growing)

@@ -18,42 +18,28 @@ from typing import Any
 import numpy as np
 
 from flowsim.config import Experiment
-from flowsim.data import Dataset
-from flowsim.execution import Job, method_options, stop_rules
+from flowsim.ensemble_plans import Plan, moments_of, work_of_pass
+from flowsim.execution import Job
 from flowsim.file_groups import attributes, data_group, final_group
-from flowsim.kernels.activations import Activation
-from flowsim.kernels.cpu import members
-from flowsim.kernels.cpu.choice import MOST_FUSED_INPUTS
+from flowsim.kernels.cpu import member_data, members
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
-from flowsim.preparation import make_network, resolve_method, scalar_targets
+from flowsim.preparation import scalar_targets
 from flowsim.recording.contents import RunContents
 from flowsim.recording.observables import OBSERVABLES
-from flowsim.recording.plans import plan_series
 from flowsim.recording.recorder import SeriesPlan
-from flowsim.recording.schedules import Linear, Logarithmic, Never, Schedule
-from flowsim.recording.writer import head_of_file, series_group
+from flowsim.recording.schedules import Logarithmic, Never
+from flowsim.recording.series import series_group
+from flowsim.recording.writer import head_of_file
 from flowsim.steppers.base import Attempt, Point
 from flowsim.steppers.driver import MAX_REJECTIONS, Counters, explain, hopeless
-from flowsim.steppers.events import ENDINGS, STEADY_WINDOW, StopRules, Watch
+from flowsim.steppers.events import ENDINGS, STEADY_WINDOW, Watch
 from flowsim.steppers.interruption import Interruption
-from flowsim.steppers.kernel_bounded import KernelBounded
-from flowsim.steppers.methods import METHODS
-
-MOST_SAMPLES = 32
-"""n up to which the n x n side is compiled too."""
-
-_MOST_WORK = 4e6
-"""Multiply-adds of a pass up to which a network is small."""
 
 _PATIENCE = 1e10
 """Multiply-adds after which a run goes the ordinary way, where it has checkpoints: some seconds."""
 
 _WORK_BESIDE = 4e3
 """What a pass costs besides its neurons, in multiply-adds."""
-
-_MOST_MOMENTS = 10_000
-_DECADES = (-12, 13)
-"""Powers of ten within which logarithmic schedules are laid out; runs beyond go the other way."""
 
 _MEMORY = 1 << 28
 """Bytes of rows, snapshots and weights that are in work at a time, more or less."""
@@ -62,107 +48,9 @@ _SLICE = 8
 """Members that a thread takes at a time."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """How the members of one ensemble are carried out: all that does not depend on the seed.
-
-    Attributes
-    ----------
-    experiment : Experiment
-        Of any of them.
-    dataset : Dataset
-    activation : Activation
-    method : str
-        With ``auto`` resolved.
-    stepper : KernelBounded
-    rules : StopRules
-    series : list of SeriesPlan
-        Observables, and snapshots if there are any.
-    """
-
-    experiment: Experiment
-    dataset: Dataset
-    activation: Activation
-    method: str
-    stepper: KernelBounded
-    rules: StopRules
-    series: list[SeriesPlan]
-
-    def network(self, experiment: Experiment) -> TwoLayerNetwork:
-        """The network of a member."""
-        return make_network(experiment, self.dataset, self.activation)
-
-    def flow(self, experiment: Experiment, initial: np.ndarray | None = None) -> TwoLayerFlow:
-        """A member's network bound to its data."""
-        return TwoLayerFlow(
-            self.network(experiment),
-            self.dataset.x,
-            scalar_targets(self.dataset.y, "y"),
-            initial=initial,
-            dtype=experiment.integrate.dtype,
-        )
-
-
-def plan_members(experiment: Experiment, dataset: Dataset, activation: Activation) -> Plan | None:
-    """Decide whether runs like this one may be carried out in compiled code.
-
-    Parameters
-    ----------
-    experiment : Experiment
-    dataset : Dataset
-    activation : Activation
-
-    Returns
-    -------
-    Plan or None
-        None if they have to go the ordinary way.
-    """
-    section, record = experiment.integrate, experiment.record
-    network = make_network(experiment, dataset, activation)
-    n, d = dataset.x.shape
-    method = resolve_method(experiment, network, dataset.n_inputs)
-    stepper = METHODS[method](method_options(experiment))
-    small = n <= MOST_SAMPLES and d <= MOST_FUSED_INPUTS and _work(network, n, d) <= _MOST_WORK
-    plain = section.backend == "cpu" and not section.estimate_error and section.max_seconds is None
-    simple = not record.separate and record.kernel.schedule == "none" and dataset.x_test is None
-    known = activation.leak is not None and activation.name not in experiment.activations
-    if not (small and plain and simple and known):
-        return None
-    if not isinstance(stepper, KernelBounded):
-        return None
-    flow = TwoLayerFlow(network, dataset.x, scalar_targets(dataset.y, "y"), dtype=section.dtype)
-    series = plan_series(record, flow, {}, None)
-    rules = stop_rules(experiment)
-    if any(_moments(plan.schedule, rules.t_max) is None for plan in series):
-        return None
-    return Plan(experiment, dataset, activation, method, stepper, rules, series)
-
-
-def _work(network: TwoLayerNetwork, n: int, d: int) -> float:
-    return float(network.neurons * n * (2 * d + 4))
-
-
-def _moments(schedule: Schedule, t_max: float) -> np.ndarray | None:
-    """All moments of a schedule, ascending; None if it has no such list."""
-    match schedule:
-        case Never():
-            return np.empty(0)
-        case Logarithmic():
-            first, last = (round(schedule.per_decade * power) for power in _DECADES)
-            if last - first > _MOST_MOMENTS:
-                return None
-            return np.array([10.0 ** (k / schedule.per_decade) for k in range(first, last + 1)])
-        case Linear():
-            if not t_max / schedule.every < _MOST_MOMENTS:
-                return None
-            count = math.floor(t_max / schedule.every)
-            return np.array([k * schedule.every for k in range(1, count + 1)])
-    return None
-
-
 @dataclass
 class Finished:
-    """The members that came to an end, as arrays; see `flowsim.kernels.cpu.members.Results`.
+    """The members that came to an end, as arrays; see `flowsim.kernels.cpu.member_data.Results`.
 
     Attributes
     ----------
@@ -175,7 +63,7 @@ class Finished:
 
     plan: Plan
     experiments: list[Experiment]
-    results: members.Results
+    results: member_data.Results
     done: np.ndarray
 
     def contents(self, member: int) -> RunContents:
@@ -183,10 +71,10 @@ class Finished:
         plan, experiment, results = self.plan, self.experiments[member], self.results
         flow = plan.flow(experiment)
         counted = results.counters[member]
-        counters = Counters(int(counted[members.N_STEPS]), int(counted[members.N_REJECTED]))
+        counters = Counters(int(counted[member_data.N_STEPS]), int(counted[member_data.N_REJECTED]))
         numbers = results.numbers[member]
         point = Point(
-            float(numbers[members.TIME]), results.theta[member].copy(), results.residual[member]
+            float(numbers[member_data.TIME]), results.theta[member].copy(), results.residual[member]
         )
         reason = self._reason(member, flow, point, counters)
         about = {
@@ -204,32 +92,35 @@ class Finished:
     def _reason(self, member: int, flow: TwoLayerFlow, point: Point, counters: Counters) -> str:
         """How the member ended, in the words of the ordinary driver."""
         numbers = self.results.numbers[member]
-        ending = self.results.counters[member, members.ENDING]
-        step = float(numbers[members.LAST_STEP])
-        if ending == members.NOT_FINITE_AT_START:
+        ending = self.results.counters[member, member_data.ENDING]
+        step = float(numbers[member_data.LAST_STEP])
+        if ending == member_data.NOT_FINITE_AT_START:
             return "non_finite: the residual at t = 0 is not finite; check data and weights"
-        if ending == members.BY_RULE:
-            marked = float(numbers[members.MARKED_TIME]), float(numbers[members.MARKED_LOSS])
+        if ending == member_data.BY_RULE:
+            marked = (
+                float(numbers[member_data.MARKED_TIME]),
+                float(numbers[member_data.MARKED_LOSS]),
+            )
             watch = Watch(self.plan.rules, marked_time=marked[0], marked_loss=marked[1])
             reason = watch.ending(point.time, point.loss, counters.n_steps)
         else:
             rejections = {
-                members.HOPELESS_REST: "at rest",
-                members.HOPELESS_NON_FINITE: "non-finite",
+                member_data.HOPELESS_REST: "at rest",
+                member_data.HOPELESS_NON_FINITE: "non-finite",
             }
             attempt = Attempt(step, rejection=rejections.get(int(ending), "loss"))
-            reason = hopeless(attempt, point, int(numbers[members.REJECTED_ROW]))
+            reason = hopeless(attempt, point, int(numbers[member_data.REJECTED_ROW]))
         return explain(reason, flow, point, step, counters)
 
     def _series(self, member: int, series: SeriesPlan) -> Any:
         results = self.results
         if series.group == "snapshots":
-            count = int(results.counters[member, members.N_SNAPSHOTS])
+            count = int(results.counters[member, member_data.N_SNAPSHOTS])
             kept = results.snapshots[member, :count]
             times = results.snapshot_times[member, :count].copy()
             columns = {"output_weights": kept[:, 0], "input_weights": kept[:, 1:]}
         else:
-            rows = results.rows[member, : int(results.counters[member, members.N_ROWS])]
+            rows = results.rows[member, : int(results.counters[member, member_data.N_ROWS])]
             times = rows[:, 0].copy()
             columns = _columns(rows)
         values = {
@@ -251,7 +142,7 @@ def _columns(rows: np.ndarray) -> dict[str, np.ndarray]:
         rows[:, first : first + 3],
         rows[:, first + 3 : first + 6],
     )
-    columns["residual"] = rows[:, members.FIXED_COLUMNS :]
+    columns["residual"] = rows[:, member_data.FIXED_COLUMNS :]
     # Many members run at once, and none of them looks at the clock.
     columns["wall_seconds"] = np.full(len(rows), np.nan)
     assert set(columns) | {"test_loss"} == set(OBSERVABLES)
@@ -287,7 +178,7 @@ def run_members(
         plan.dataset.n_inputs, plan.experiment.integrate.dtype
     )
     lists = _moment_lists(plan)
-    columns = members.FIXED_COLUMNS + len(plan.dataset.x)
+    columns = member_data.FIXED_COLUMNS + len(plan.dataset.x)
     each = state_bytes * (1 + len(lists[1]) + 3) + 8 * columns * (len(lists[0]) + 3)
     batch = max(_SLICE * threads, int(_MEMORY / each))
     finished = []
@@ -299,7 +190,7 @@ def run_members(
 
 
 def _moment_lists(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
-    found = {series.group: _moments(series.schedule, plan.rules.t_max) for series in plan.series}
+    found = {series.group: moments_of(series.schedule, plan.rules.t_max) for series in plan.series}
     nothing = np.empty(0)
     rows, snapshots = found["observables"], found.get("snapshots", nothing)
     assert rows is not None and snapshots is not None  # see `plan_members`
@@ -332,8 +223,8 @@ def _run_batch(
         results,
     )
     _share_out(len(experiments), threads, stop, arguments, interruption)
-    ending = results.counters[:, members.ENDING]
-    return Finished(plan, experiments, results, (ending != 0) & (ending < members.UNFIT))
+    ending = results.counters[:, member_data.ENDING]
+    return Finished(plan, experiments, results, (ending != 0) & (ending < member_data.UNFIT))
 
 
 def _share_out(
@@ -358,7 +249,7 @@ def _share_out(
 
 def _room(
     plan: Plan, networks: list[TwoLayerNetwork], lists: tuple[np.ndarray, np.ndarray]
-) -> members.Results:
+) -> member_data.Results:
     n, d = plan.dataset.x.shape
     dtype = np.dtype(plan.experiment.integrate.dtype)
     count, neurons = len(networks), networks[0].neurons
@@ -369,24 +260,24 @@ def _room(
     rows, snapshots = (len(moments) + 3 for moments in lists)
     if not any(series.group == "snapshots" for series in plan.series):
         snapshots = 3
-    return members.Results(
+    return member_data.Results(
         theta=theta,
         residual=np.empty((count, n)),
         numbers=np.zeros((count, 6)),
         counters=np.zeros((count, 7), np.int64),
         change=np.empty((count, 3)),
         sup_change=np.empty((count, 3)),
-        rows=np.empty((count, rows, members.FIXED_COLUMNS + n)),
+        rows=np.empty((count, rows, member_data.FIXED_COLUMNS + n)),
         snapshot_times=np.empty((count, snapshots)),
         snapshots=np.empty((count, snapshots, 1 + d, neurons), dtype),
     )
 
 
-def _problem(plan: Plan, network: TwoLayerNetwork) -> members.Problem:
+def _problem(plan: Plan, network: TwoLayerNetwork) -> member_data.Problem:
     x = np.ascontiguousarray(plan.dataset.x, np.float64)
     dtype = np.dtype(plan.experiment.integrate.dtype)
     assert plan.activation.leak is not None  # see `plan_members`
-    return members.Problem(
+    return member_data.Problem(
         x=np.ascontiguousarray(x, dtype),
         x64=x,
         y=np.ascontiguousarray(scalar_targets(plan.dataset.y, "y"), np.float64),
@@ -397,9 +288,9 @@ def _problem(plan: Plan, network: TwoLayerNetwork) -> members.Problem:
     )
 
 
-def _rules(plan: Plan) -> members.Rules:
+def _rules(plan: Plan) -> member_data.Rules:
     rules = plan.rules
-    return members.Rules(
+    return member_data.Rules(
         stop_loss=float(rules.stop_loss),
         t_max=float(rules.t_max),
         max_steps=math.inf if rules.max_steps is None else float(rules.max_steps),
@@ -409,18 +300,18 @@ def _rules(plan: Plan) -> members.Rules:
     )
 
 
-def _control(plan: Plan, network: TwoLayerNetwork) -> members.Control:
+def _control(plan: Plan, network: TwoLayerNetwork) -> member_data.Control:
     stepper, tableau = plan.stepper, plan.stepper.tableau
     n, d = plan.dataset.x.shape
     assert tableau.dense is not None
-    return members.Control(
+    return member_data.Control(
         fraction=float(stepper.step_fraction),
         change=float(stepper.max_relative_change),
         max_age=stepper.MAX_AGE,
         max_drift=stepper.MAX_DRIFT,
         at_rest=stepper.AT_REST,
         max_rejections=MAX_REJECTIONS,
-        max_passes=int(_PATIENCE / (_work(network, n, d) + _WORK_BESIDE)),
+        max_passes=int(_PATIENCE / (work_of_pass(network, n, d) + _WORK_BESIDE)),
         a=tableau.a,
         b=tableau.b,
         dense=tableau.dense,
@@ -434,9 +325,9 @@ def _schedules(plan: Plan, lists: tuple[np.ndarray, np.ndarray]) -> tuple:
         schedule = kinds.get(group, Never())
         if isinstance(schedule, Logarithmic):
             first = math.nan if schedule.start is None else float(schedule.start)
-            made.append(members.Schedule(moments, first, moments[0], moments[-1]))
+            made.append(member_data.Schedule(moments, first, moments[0], moments[-1]))
         else:
-            made.append(members.Schedule(moments, 0.0, 0.0, math.inf))
+            made.append(member_data.Schedule(moments, 0.0, 0.0, math.inf))
     return tuple(made)
 
 

@@ -31,6 +31,10 @@ class FileFormatError(FlowsimError):
     """A file that is not a flowsim run, is damaged, or is of a newer format."""
 
 
+class NewerFormatError(FileFormatError):
+    """A run file of a format version that only a later flowsim reads: nothing is wrong with it."""
+
+
 class StorageError(FlowsimError):
     """What a run has reached can no longer be saved: a full disk, a vanished folder, a lost lock.
 

@@ -20,6 +20,7 @@ from flowsim.file_groups import (
     attributes,
     data_group,
     estimate_arrays,
+    estimate_template,
     final_group,
     final_template,
 )
@@ -42,6 +43,9 @@ from flowsim.steppers.driver import Continuation, NoObserver, Outcome, integrate
 from flowsim.steppers.events import PREEMPTED, StopRules
 from flowsim.steppers.interruption import Interruption
 from flowsim.steppers.methods import METHODS, MethodOptions
+
+_ROUNDING = 100.0
+"""Relative rounding error of the network's outputs, in units of that of one number."""
 
 Own = Mapping[str, Callable[[Frame], Any]]
 
@@ -139,7 +143,15 @@ def carry_out(job: Job, interruption: Interruption | None = None) -> tuple[Run, 
         fingerprint = job.fingerprint()
         if job.places is not None:
             lock = stack.enter_context(RunLock(job.places.target, job.lock))
-            start = find_start(job.places, job.experiment, fingerprint, job.resume, job.overwrite)
+            estimated = job.experiment.integrate.estimate_error
+            start = find_start(
+                job.places,
+                job.experiment,
+                fingerprint,
+                job.resume,
+                job.overwrite,
+                estimate_template() if estimated else {},
+            )
             if start.finished:
                 return Run(job.places.target), ""
             if start.method not in ("", job.method):
@@ -171,7 +183,7 @@ class _Execution:
         self.job, self.start, self.interruption = job, start, interruption
         self.fingerprint = fingerprint
         self.flow = _make_flow(job)
-        self.stepper = METHODS[job.method](method_options(job.experiment))
+        self.stepper = METHODS[job.method](method_options(job.experiment, job.dataset.y))
         self.rules = stop_rules(job.experiment)
         self.test_residual = _test_residual(job.dataset, self.flow)
         self.plans = plan_series(
@@ -184,6 +196,7 @@ class _Execution:
             _cadence(job.experiment),
             lock,
             start.growing,
+            start.keeps_target,
         )
         self.writer.write_group("data", data_group(job.dataset))
         estimated = job.experiment.integrate.estimate_error
@@ -218,7 +231,12 @@ class _Execution:
         theta = self.flow.kernels.array(read.pop("theta"))
         point = Point(read["time"], theta, read["residual"])
         return Continuation(
-            point, read["counters"], read["stepper"], read["watch"], read["observer"]
+            point,
+            read["counters"],
+            read["stepper"],
+            read["watch"],
+            read["observer"],
+            read.get("cut", False),
         )
 
     def _end(self, recorder: Recorder, outcome: Outcome) -> Run:
@@ -241,17 +259,14 @@ class _Execution:
         if long or (outcome.status == PREEMPTED and self.writer.growing):
             self._checkpoint(recorder, outcome)
         contents = self.writer.finish(outcome.status, outcome.stop_reason, final)
-        if contents is None:
-            assert places is not None
-            return Run(places.target)
-        if places is None:
-            return Run(contents)
-        if outcome.status == PREEMPTED or self.job.write_short:
+        wanted = outcome.status == PREEMPTED or self.job.write_short
+        if contents is not None and places is not None and wanted:
             self.writer.save(contents)
-            places.clear()
             if outcome.status == PREEMPTED and outcome.continuation is not None:
                 recorder.write_checkpoint(places, outcome.continuation)
-            return Run(places.target)
+        if self.writer.written is not None:
+            return Run(self.writer.written)
+        assert contents is not None  # a run that is in no file
         return Run(contents)
 
     def _checkpoint(self, recorder: Recorder, outcome: Outcome) -> None:
@@ -316,13 +331,14 @@ def _cadence(experiment: Experiment) -> Cadence:
     )
 
 
-def method_options(experiment: Experiment) -> MethodOptions:
-    """What its method is told."""
+def method_options(experiment: Experiment, y: np.ndarray) -> MethodOptions:
+    """What its method is told, for targets y."""
     section = experiment.integrate
+    # Residuals need relative accuracy, however small, down to what rounding leaves of them. Not
+    # down to stop_loss: where a run is to end must not change its steps.
     atol = section.atol
     if atol is None:
-        # A residual of the size at which the run stops needs no more than rtol of that size.
-        atol = section.rtol * math.sqrt(2.0 * section.stop_loss)
+        atol = _ROUNDING * float(np.finfo(section.dtype).eps * np.sqrt(np.mean(y**2)))
     return MethodOptions(
         rtol=section.rtol,
         atol=atol,

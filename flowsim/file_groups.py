@@ -126,7 +126,7 @@ def final_template(flow: TwoLayerFlow, estimated: bool) -> GroupContents:
     """The end of a run that has not ended: the same arrays, NaN where they hold real numbers."""
     unknown = np.full(len(LAYERS), np.nan)
     nothing = Point(math.nan, flow.initial, np.full(flow.n_samples, np.nan))
-    estimate = estimate_arrays(unknown, math.nan) if estimated else {}
+    estimate = estimate_template() if estimated else {}
     numbers = {**_final_numbers(flow, nothing, Counters(), unknown), **estimate}
     for array in numbers.values():
         if array.values.dtype.kind == "f":
@@ -157,6 +157,11 @@ def estimate_arrays(relative_change: np.ndarray, outputs: float) -> dict[str, Ar
             np.array(outputs), (), "estimated error of f(x_i), the largest", "y"
         ),
     }
+
+
+def estimate_template() -> dict[str, Array]:
+    """The same of a run that has not ended: NaN."""
+    return estimate_arrays(np.full(len(LAYERS), np.nan), math.nan)
 
 
 def _hardware(threads: int) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from flowsim.config import Experiment
 from flowsim.data import Dataset
-from flowsim.ensembles import Finished, plan_members, run_members
+from flowsim.ensemble_plans import plan_members
+from flowsim.ensembles import Finished, run_members
 from flowsim.execution import Job, carry_out
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.kernels.cpu.threads import usable_cores
@@ -105,18 +106,42 @@ def simulate_list(
     interruption : Interruption
         Listens for signals on behalf of all.
     """
-    places: list[Run | tuple[Finished, int] | None] = [None] * len(experiments)
+    places: list[Run | tuple[Finished, int]] = []
     with interruption.listening():
-        for group in _groups(experiments, dataset):
-            _run_group(group, activation, interruption, places)
-            if interruption.name:
-                break
-        for position, place in enumerate(places):
+        together = run_together(experiments, dataset, activation, interruption)
+        for experiment, place in zip(experiments, together, strict=True):
             if place is None:
-                own = dataset or experiments[position].make_dataset()
-                job = _job(experiments[position], own, activation)
-                places[position], _ = carry_out(job, interruption)
-    return Runs([place for place in places if place is not None])
+                job = _job(experiment, dataset or experiment.make_dataset(), activation)
+                places.append(carry_out(job, interruption)[0])
+            else:
+                places.append(place)
+    return Runs(places)
+
+
+def run_together(
+    experiments: Sequence[Experiment],
+    dataset: Dataset | None,
+    activation: Activation | None,
+    interruption: Interruption,
+) -> list[tuple[Finished, int] | None]:
+    """Carry out those of a list that can be in compiled code.
+
+    Parameters
+    ----------
+    experiments, dataset, activation, interruption
+        See `simulate_list`.
+
+    Returns
+    -------
+    list
+        For each experiment the `Finished` that holds it and its place there; None if it has to
+        go the ordinary way, or a signal came first.
+    """
+    places: list[tuple[Finished, int] | None] = [None] * len(experiments)
+    for group in _groups(experiments, dataset):
+        if not interruption.name:
+            _run_group(group, activation, interruption, places)
+    return places
 
 
 def _groups(experiments: Sequence[Experiment], dataset: Dataset | None) -> list[_Group]:
@@ -148,7 +173,7 @@ def _run_group(
     group: _Group,
     activation: Activation | None,
     interruption: Interruption,
-    places: list[Run | tuple[Finished, int] | None],
+    places: list[tuple[Finished, int] | None],
 ) -> None:
     first = group.experiments[0]
     own = activation or ACTIVATIONS[first.network.activation]

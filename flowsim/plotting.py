@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsim.analysis import plot as draw
+from flowsim.recording.opening import check_replaceable
 from flowsim.recording.reader import open_runs
 from flowsim.result import Run
 
@@ -26,6 +27,9 @@ def plot(
     Takes what `flowsim.analysis.plot` takes, and returns and raises the same. A path to a run is
     opened as a `Run`, so that the figures that evaluate the network can be drawn from files too.
     """
+    for key, path in (("output", output), ("data", data)):
+        if path is not None:
+            check_replaceable(key, path)
     if isinstance(source, str | os.PathLike) and os.path.isfile(source):
         # The figures read files and know nothing of networks; a Run brings its own predict.
         with open_runs(os.fspath(source), Run) as runs:

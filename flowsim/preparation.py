@@ -17,7 +17,7 @@ from flowsim.data import Dataset, from_arrays
 from flowsim.errors import ConfigError, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.networks.two_layer import TwoLayerNetwork
-from flowsim.recording.places import RunPlaces
+from flowsim.recording.places import RunPlaces, check_name
 from flowsim.result import Run
 from flowsim.steppers.methods import choose_method, states_of
 
@@ -82,6 +82,9 @@ def check_output(
     target = Path(output)
     if target.is_dir():
         raise ConfigError(f"output = {target}: is a folder; name a file in it, e.g. run.h5")
+    check_name("output", target)
+    if target.exists() and not target.is_file():
+        raise ConfigError(f"output = {target}: is a pipe or a device; name a file, e.g. run.h5")
     # A damaged run may go; an experiment file that was named by mistake may not.
     run_file = target.suffix in (".h5", ".hdf5") or (target.exists() and is_hdf5(target))
     if target.exists() and overwrite and not run_file:

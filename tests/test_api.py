@@ -472,3 +472,24 @@ def test_every_activation_trains():
         run = simulate(network={"activation": name}, gamma=0.5, integrate={"t_max": 0.5})
         assert run.status == "complete"
         assert run.loss[-1] < run.loss[0], name
+
+
+@pytest.mark.parametrize("method", ["bs32", "tsit54", "dop853", "rdpk35"])
+@pytest.mark.parametrize(("dtype", "lowest"), [("float64", 1e-16), ("float32", 1e-9)])
+def test_the_steps_do_not_depend_on_where_the_run_is_to_end(method, dtype, lowest):
+    """And low losses are reached: the residual keeps its relative accuracy down to rounding."""
+    runs = [
+        fs.simulate(
+            network={"width": 100, "activation": "tanh", "antisymmetric": True},
+            scaling={"gamma": 1.0, "gamma_prime": 0.0},
+            integrate={"method": method, "stop_loss": stop, "dtype": dtype, "max_steps": 2000},
+            record={"observables": {"schedule": "steps", "every": 1}},
+            x=X,
+            y=PUBLISHED_Y,
+        )
+        for stop in (1e-5, lowest)
+    ]
+    assert runs[1].stop_reason.startswith("stop_loss")
+    common = len(runs[0].time) - 1
+    assert runs[0].loss[:common].tobytes() == runs[1].loss[:common].tobytes()
+    assert runs[0].time[:common].tobytes() == runs[1].time[:common].tobytes()

@@ -6,6 +6,7 @@ Every method of the table is covered: a new one by its entry there, if it forget
 import json
 import os
 import signal
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from flows import Trace, make_flow, make_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flowsim.steppers.base import Point
+from flowsim.steppers.base import Attempt, Point
 from flowsim.steppers.driver import Continuation, integrate
+from flowsim.steppers.euler import Euler
 from flowsim.steppers.events import StopRules
 from flowsim.steppers.interruption import Interrupted, Interruption
 from flowsim.steppers.methods import METHODS, MethodOptions, make_stepper
@@ -46,9 +48,8 @@ class Keeper(Trace):
             name: value.copy() if isinstance(value, np.ndarray) else json.loads(json.dumps(value))
             for name, value in continuation.stepper.items()
         }
-        self.kept.append(
-            Continuation(copy, dict(continuation.counters), stepper, dict(continuation.watch))
-        )
+        memories = dict(continuation.counters), stepper, dict(continuation.watch)
+        self.kept.append(Continuation(copy, *memories, cut=continuation.cut))
 
 
 def same(one, other):
@@ -98,6 +99,64 @@ def test_a_finished_run_that_is_asked_for_more_goes_on_as_if_it_had_been_asked_a
     assert first.status == "complete"
     flow = flow_of("tanh", 1.0, "float64")
     same(integrate(flow, stepper_of(method, flow), RULES, Trace(), first.continuation), whole)
+
+
+LONG = StopRules(stop_loss=1e-12, t_max=60.0)
+
+
+def steps_of(activation, method):
+    """A flow, and a stepper of whose steps some are rejected if t_max cuts them short."""
+    flow = make_flow(make_network(60, activation, 1.0, seed=1))
+    step = 3.0 if method == "gradient-descent" else None
+    options = MethodOptions(rtol=1e-3, atol=4.5e-9, step=step)
+    return flow, make_stepper(method, options, flow.kinked)[1]
+
+
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_that_t_max_cut_short_leaves_no_trace_in_a_longer_run(method, activation):
+    """Wherever in a step t_max lies, also where the shorter step is rejected."""
+    whole = integrate(*steps_of(activation, method), LONG, Trace())
+    for end in np.linspace(0.7, 58.0, 40):
+        keeper = Keeper()
+        first = integrate(*steps_of(activation, method), replace(LONG, t_max=end), keeper)
+        assert first.status == "complete"
+        place = first.continuation
+        assert place is not None and not place.cut
+        same(integrate(*steps_of(activation, method), LONG, Trace(), place), whole)
+        if keeper.kept and keeper.kept[-1].cut:
+            # On the way to the same end it may be stopped and continued beyond the cut, too.
+            again = replace(LONG, t_max=end), Trace(), keeper.kept[-1]
+            same(integrate(*steps_of(activation, method), *again), first)
+
+
+class Stubborn(Euler):
+    """Rejects the first of the steps that t_max cuts short, and remembers it."""
+
+    name = "stubborn"
+
+    def attempt(self, flow, point, limit):
+        if self._shrink * self._largest_step(point) > limit and self._shrink == 1.0:
+            self._shrink = 2.0**-6
+            return Attempt(limit, rejection="loss")
+        return super().attempt(flow, point, limit)
+
+
+def test_a_rejected_step_that_t_max_had_cut_short_is_not_remembered_beyond_t_max():
+    def begin():
+        return make_flow(make_network(60, "tanh", 1.0)), Stubborn(0.5, 0.1)
+
+    whole = integrate(*begin(), LONG, Trace())
+    keeper = Keeper()
+    first = integrate(*begin(), replace(LONG, t_max=3.0), keeper)
+    assert first.counters.n_rejected == 1
+    assert first.point.time == 3.0
+    last = keeper.kept[-1]
+    assert last.cut and not first.continuation.cut
+    assert last.point.time > first.continuation.point.time
+    same(integrate(*begin(), LONG, Trace(), first.continuation), whole)
+    # Towards the same end the run goes on from anywhere.
+    same(integrate(*begin(), replace(LONG, t_max=3.0), Trace(), last), first)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -4,7 +4,12 @@ Whatever is done to a file, it reads as before or is refused; no traceback, no h
 allocation, and it is never altered.
 """
 
+import os
 import random
+import struct
+import subprocess
+import sys
+import time
 import zipfile
 
 import h5py
@@ -13,7 +18,10 @@ import pytest
 
 import flowsim as fs
 from flowsim.cli import main
-from flowsim.recording.hdf5 import ATTRIBUTES_CHECKSUM
+from flowsim.recording.checkpoint import load_checkpoint
+from flowsim.recording.expected import ARRAYS
+from flowsim.recording.hdf5 import ATTRIBUTES_CHECKSUM, checksum, checksum_of_pieces
+from flowsim.recording.integrity import pieces
 
 DAMAGED = 80
 
@@ -50,7 +58,16 @@ def commands(path, folder):
     yield ["plot", "loss", str(path), "-o", str(folder / "figure.png"), "--quiet"]
 
 
-def refused(path, folder, capsys):
+def more_commands(path, folder):
+    yield from commands(path, folder)
+    for kind in ("features", "function"):
+        yield ["plot", kind, str(path), "-o", str(folder / "figure.png"), "--quiet"]
+    for to in ("csv", "npz", "h5md"):
+        yield ["export", str(path), "--to", to, "-o", str(folder / to), "--overwrite"]
+    yield ["repair", str(path), "-o", str(folder / "repaired.h5"), "--overwrite"]
+
+
+def refused(path, folder, capsys, commands=commands):
     """The one line that every command says of a file; empty if all of them read it."""
     before = path.read_bytes(), path.stat().st_mtime_ns
     said = set()
@@ -196,3 +213,179 @@ def test_a_checksum_is_there_to_be_wrong(intact, tmp_path):
         changed.attrs.modify("width", 61)
     with pytest.raises(fs.FileFormatError, match="attributes are damaged"):
         fs.open(file)
+
+
+def put(file, place, **values):
+    if place in file:
+        del file[place]
+    file.create_dataset(place, **values)
+
+
+def rows_of(file):
+    return len(file["observables/time"])
+
+
+def no_rows(file):
+    for dataset in file["observables"].values():
+        if dataset.maxshape[:1] == (None,):
+            dataset.resize(0, axis=0)
+
+
+def deep_texts(file):
+    file.attrs["versions"] = "[" * 60_000
+    file.attrs["hardware"] = "no JSON"
+
+
+def ensemble(**seed):
+    def make(file):
+        file.attrs["layout"] = "ensemble"
+        file.create_dataset("seed", **seed)
+
+    return make
+
+
+NONSENSE = {
+    "layout": lambda f: f.attrs.create("layout", ["a", "b"], dtype=h5py.string_dtype()),
+    "status": lambda f: f.attrs.create("status", ["a", "b"], dtype=h5py.string_dtype()),
+    "other texts": lambda f: f.attrs.create("own", ["a", "b"], dtype=h5py.string_dtype()),
+    "empty": lambda f: f.attrs.create("own", h5py.Empty("f8")),
+    "reference": lambda f: f.attrs.create("own", f["final"].ref, dtype=h5py.ref_dtype),
+    "bias": lambda f: f["data"].attrs.create("bias", h5py.Empty("f8")),
+    "n_inputs text": lambda f: f.attrs.create("n_inputs", "two"),
+    "n_inputs NaN": lambda f: f.attrs.create("n_inputs", np.nan),
+    "n_inputs vector": lambda f: f.attrs.create("n_inputs", np.arange(3)),
+    "gamma text": lambda f: f.attrs.create("gamma", "one"),
+    "gamma vector": lambda f: f.attrs.create("gamma", np.arange(3.0)),
+    "gamma empty": lambda f: f.attrs.create("gamma", h5py.Empty("f8")),
+    "versions": lambda f: f.attrs.create("versions", "{{{"),
+    "deep": deep_texts,
+    "config": lambda f: f.attrs.create("config", "network = 3\nintegrate = [1]\ndata = 1\n"),
+    "end": lambda f: put(f, "final/time", data="soon"),
+    "loss text": lambda f: put(f, "final/loss", data="small"),
+    "loss vector": lambda f: put(f, "final/loss", data=np.zeros(7)),
+    "loss empty": lambda f: put(f, "final/loss", data=h5py.Empty("f8")),
+    "RD of 4": lambda f: put(f, "final/relative_change", data=np.zeros(4)),
+    "RD text": lambda f: put(f, "final/relative_change", data=["a", "b", "c"]),
+    "n_steps inf": lambda f: put(f, "final/n_steps", data=np.inf),
+    "n_steps NaN": lambda f: put(f, "final/n_steps", data=np.nan),
+    "error": lambda f: put(f, "final/error_outputs", data=np.zeros(4)),
+    "seconds": lambda f: put(f, "observables/wall_seconds", data=["1"] * rows_of(f)),
+    "loss 3-d": lambda f: put(f, "observables/loss", data=np.zeros((rows_of(f), 2, 2))),
+    "snapshot": lambda f: put(f, "snapshots/input_weights", data=np.zeros((9, 7))),
+    "x": lambda f: put(f, "data/x", data=["a"]),
+    "no rows": no_rows,
+    "seed texts": ensemble(data=["a", "b"]),
+    "seed numbers": ensemble(data=np.zeros((2, 2), int)),
+    "seed group": lambda f: (f.attrs.create("layout", "ensemble"), f.create_group("seed")),
+    "seeds": ensemble(shape=(4 * 10**8,), dtype="i8", chunks=(1024,)),
+    "chunk": lambda f: put(f, "final/own", data=np.zeros(10**7), chunks=(10**7,),
+                           compression="gzip"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_a_file_that_hdf5_reads_well_and_that_makes_no_sense(intact, tmp_path, capsys, what):
+    file = tmp_path / "nonsense.h5"
+    file.write_bytes(intact[0].read_bytes())
+    with h5py.File(file, "r+") as changed:
+        del changed.attrs[ATTRIBUTES_CHECKSUM]
+        for group in changed.values():
+            for dataset in group.values():
+                dataset.attrs.pop("checksum", None)
+        NONSENSE[what](changed)
+    refused(file, tmp_path, capsys, more_commands)
+
+
+def test_the_known_arrays_are_those_of_the_format(intact):
+    """Every array that a run writes is expected as it is."""
+    with fs.open(intact[0]) as run:
+        for name in run.groups:
+            assert set(run.group(name)) <= set(ARRAYS[name])
+        assert not run.verify()
+
+
+def test_what_is_large_is_looked_at_in_pieces(tmp_path):
+    """Many times more values than bytes: they are not held at once, and the sum is the same."""
+    values = np.zeros((40, 500, 1000))
+    values[:, ::7, ::11] = 1.0
+    with h5py.File(tmp_path / "file.h5", "w") as file:
+        file.create_dataset("x", data=values, chunks=(1, 500, 1000), compression="gzip")
+        dataset = file["x"]
+        sizes = [part.nbytes for part in pieces(dataset)]
+        assert max(sizes) <= 1 << 24 and sum(sizes) == values.nbytes
+        assert checksum_of_pieces(pieces(dataset)) == checksum(values)
+        assert sum(part.size for part in pieces(dataset, 3)) == 3 * 500_000
+        assert sum(part.size for part in pieces(dataset, 3, (2,))) == 3 * 1000
+
+
+def test_heaps_within_heaps_do_not_take_for_ever(intact, tmp_path, capsys):
+    content = bytearray(1 << 22)
+    for place in range(0, len(content) - 4096, 64):
+        left = len(content) - place
+        content[place : place + 16] = b"GCOL\1\0\0\0" + struct.pack("<Q", left)
+        content[place + 16 : place + 32] = struct.pack("<HHIQ", 0, 0, 0, left - 16)
+    file = tmp_path / "heaps.h5"
+    file.write_bytes(intact[0].read_bytes() + content)
+    start = time.perf_counter()
+    assert "damaged at byte" in refused(file, tmp_path, capsys)
+    assert time.perf_counter() - start < 5.0
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes on this system")
+def test_nobody_waits_for_a_pipe(intact, tmp_path):
+    """In processes of their own, which can be given up."""
+    pipe, run, output = tmp_path / "pipe.h5", tmp_path / "run.h5", tmp_path / "figures"
+    output.mkdir()
+    os.mkfifo(pipe)
+    run.write_bytes(intact[0].read_bytes())
+    os.mkfifo(f"{run}.lock")
+    calls = [(2, command) for command in more_commands(pipe, output)] + [(0, ["info", str(run)])]
+    script = f"""
+import json, sys
+from flowsim.cli import main
+assert [main(command) for _, command in {calls!r}] == {[code for code, _ in calls]!r}
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("a pipe or a device") == len(calls) - 1
+
+
+def test_pipes_are_no_outputs_and_no_checkpoints(experiment, tmp_path):
+    if not hasattr(os, "mkfifo"):
+        pytest.skip("no pipes on this system")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(fs.ConfigError, match="is a pipe or a device"):
+        fs.simulate(experiment, output=tmp_path / "pipe")
+    os.mkfifo(tmp_path / "run.h5.checkpoint")
+    assert load_checkpoint(tmp_path / "run.h5.checkpoint") is None
+
+
+@pytest.mark.parametrize("lock", ["[" * 1000, '{"host": "a", "pid": Infinity}', "[]", "\0"])
+def test_a_lock_file_may_say_anything(intact, tmp_path, capsys, lock):
+    file = tmp_path / "run.h5"
+    file.write_bytes(intact[0].read_bytes())
+    (tmp_path / "run.h5.lock").write_text(lock)
+    assert not refused(file, tmp_path, capsys)
+
+
+def test_nothing_is_written_over_a_run(intact, tmp_path, capsys):
+    source, other, link = (tmp_path / name for name in ("run.h5", "other.h5", "link.csv"))
+    for path in (source, other):
+        path.write_bytes(intact[0].read_bytes())
+    (tmp_path / "other.h5.checkpoint").write_bytes(b"checkpoint")
+    link.symlink_to(source)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for target in (source, other, link, f"{other}.checkpoint", f"{other}.part"):
+        for command in (
+            ["export", str(source), "--to", "csv", "--overwrite", "-o", str(target)],
+            ["plot", "loss", str(source), "-o", str(tmp_path / "a.png"), "--data", str(target)],
+        ):
+            assert main(command) == 2
+            err = capsys.readouterr().err
+            assert "holds a run" in err or "belongs to the run" in err
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    for _ in range(2):  # an exported file is none
+        command = ["export", str(source), "--to", "h5md", "--overwrite"]
+        assert main([*command, "-o", str(tmp_path / "a.h5md.h5")]) == 0

@@ -86,7 +86,7 @@ RULES: dict[str, set[str]] = {
         "flowsim.continuing",
         "flowsim.execution",
     },
-    "flowsim.plotting": {"flowsim.analysis", "flowsim.recording.reader", "flowsim.result"},
+    "flowsim.plotting": {"flowsim.analysis", "flowsim.recording", "flowsim.result"},
     "flowsim.sweeps": MODEL
     | {
         "flowsim",

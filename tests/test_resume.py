@@ -1,9 +1,11 @@
 """Runs that go on where they were: what is continued, what is returned, what is refused."""
 
 import os
+import random
 import signal
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -99,7 +101,11 @@ def test_a_finished_run_is_returned_as_it_is(experiment, tmp_path):
 
 
 @pytest.mark.parametrize("record", [EAGER, {}], ids=["long", "short"])
-@pytest.mark.parametrize("integrate", [{}, PAIR], ids=["heun", "tsit54"])
+@pytest.mark.parametrize(
+    "integrate",
+    [{}, PAIR, {"method": "tsit54"}, {"method": "bs32"}, {"method": "rdpk35"}],
+    ids=["heun", "tsit54 with atol", "tsit54", "bs32", "rdpk35"],
+)
 @pytest.mark.parametrize(
     ("first", "then"),
     [({"stop_loss": 1e-2}, {"stop_loss": 1e-4}), ({"t_max": 3.0}, {"t_max": 20.0})],
@@ -196,11 +202,13 @@ def test_a_lost_lock_and_a_vanished_file_end_the_run(experiment, tmp_path):
         return observable
 
     experiment["record"]["observables"] = {"schedule": "steps", "every": 1}
-    run = simulate(experiment, output, observables={"own": removing(places.lock, 5)})
-    assert (run.status, run.stop_reason.split(":")[0]) == ("preempted", "storage")
-    assert "lock is lost" in run.stop_reason
-    assert len(run.time) >= 5
-    with pytest.raises(fs.StorageError, match="cannot be written"):
+    with pytest.raises(fs.StorageError, match="lock is lost"):
+        simulate(experiment, output, observables={"own": removing(places.lock, 5)})
+    with fs.open(output) as run:  # as a killed process would have left it
+        assert (run.path, run.state) == (str(places.part), "killed")
+        assert len(run.time) >= 5 and not run.verify()
+    assert not output.exists()
+    with pytest.raises(fs.StorageError, match="has vanished"):
         simulate(experiment, output, overwrite=True, observables={"own": removing(places.part, 5)})
 
 
@@ -248,6 +256,34 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(experiment, tmp_path):
     places.previous.unlink(missing_ok=True)
     assert simulate(experiment, output).status == "complete"
     assert not same_run(output, tmp_path / "whole.h5")
+
+
+def test_no_damage_of_a_checkpoint_is_more_than_damage(experiment, tmp_path):
+    output = tmp_path / "run.h5"
+    for _ in range(4):
+        simulate(experiment, output, {"max_seconds": 1e-6})
+    places = RunPlaces(output)
+    content = places.checkpoint.read_bytes()
+    generator = random.Random(0)
+    for _ in range(400):
+        damaged = bytearray(content)
+        for _ in range(generator.choice([1, 3])):
+            damaged[generator.randrange(len(damaged))] = generator.randrange(256)
+        places.checkpoint.write_bytes(damaged)
+        read = load_checkpoint(places.checkpoint)
+        assert read is None or read.rows
+        assert load_checkpoints(places)
+    # The method by which a member of the archive is packed, one that nobody knows.
+    at = content.index(b"PK\1\2") + 10
+    places.checkpoint.write_bytes(content[:at] + b"\x63\0" + content[at + 2 :])
+    assert load_checkpoint(places.checkpoint) is None
+    # The header of an array that is no Python, and one that never ends.
+    for header in (b"{'descr': ", b"(" * 5000):
+        array = b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header
+        with zipfile.ZipFile(places.checkpoint, "w") as archive:
+            archive.writestr("checkpoint.json.npy", array)
+        assert load_checkpoint(places.checkpoint) is None
+    assert simulate(experiment, output).status == "complete"
 
 
 def test_a_fault_in_an_observable_keeps_what_was_saved(experiment, tmp_path):

@@ -10,13 +10,14 @@ import sys
 import time
 from pathlib import Path
 
+import h5py
 import pytest
 from comparing import assert_same, assert_same_files
 
 import flowsim as fs
 from flowsim.recording.places import RunPlaces
 from flowsim.recording.reader import RunFile
-from flowsim.sweeps import work
+from flowsim.sweeps import store, work
 from flowsim.sweeps.store import Stored
 
 LONG = 5_000
@@ -261,3 +262,74 @@ def test_runs_that_ran_out_of_time_go_on(experiment, tmp_path):
     assert rounds > 2 and not unfinished(tmp_path / "out")
     for run, wanted in zip(limited, whole, strict=True):
         assert_same(run, wanted, ("created", "config"), ("wall_seconds",))
+
+
+def damaged_twice(experiment, out):
+    """A sweep of one point whose file is damaged, and repeated, two times."""
+    for _ in range(2):
+        fs.sweep(experiment, out, grid={"seeds": 2}, workers=1)
+        (file,) = (out / "runs").glob("*.h5")
+        file.write_bytes(file.read_bytes()[:700] + os.urandom(100))
+    fs.sweep(experiment, out, grid={"seeds": 2}, workers=1)
+    return file
+
+
+def test_what_is_set_aside_does_not_take_the_place_of_what_was_before(experiment, tmp_path):
+    file = damaged_twice(experiment, tmp_path / "out")
+    names = {path.name for path in file.parent.iterdir()}
+    assert names == {file.name, f"{file.name}.damaged", f"{file.name}.damaged2"}
+    contents = {(file.parent / name).read_bytes() for name in names}
+    assert len(contents) == 3
+    fs.sweep(experiment, tmp_path / "out", grid={"seeds": 2}, workers=1, overwrite=True)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_files_of_a_later_version_are_refused_and_left_alone(experiment, tmp_path, own):
+    out = tmp_path / "out"
+    fs.sweep(experiment, out, grid={"seeds": 1}, workers=1)
+    (file,) = (out / "runs").glob("*.h5")
+    if own:
+        file = file.rename(file.with_name(f"{file.stem}-0.h5"))
+    with h5py.File(file, "r+") as changed:
+        changed.attrs.modify("format_version", 99)
+    before = file.read_bytes()
+    with pytest.raises(fs.FileFormatError, match="is newer than"):
+        fs.sweep(experiment, out, grid={"seeds": 1}, workers=1)
+    assert file.read_bytes() == before
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+    if own:
+        with pytest.raises(fs.FileFormatError, match="is newer than"):
+            fs.simulate(experiment, output=file)
+
+
+def test_locks_that_a_killed_sweep_has_left_go(experiment, tmp_path):
+    out = tmp_path / "out"
+    fs.sweep(experiment, out, grid={"seeds": 2}, workers=1)
+    (file,) = (out / "runs").glob("*.h5")
+    for seed in range(2):
+        file.with_name(f"{file.stem}-{seed}.h5.lock").write_text("{}")
+    fs.sweep(experiment, out, grid={"seeds": 2}, workers=1)
+    assert [path.name for path in file.parent.iterdir()] == [file.name]
+
+
+def test_on_a_full_disk_what_fits_is_saved(experiment, tmp_path, monkeypatch):
+    """The file of one point does not fit; those of the other point, and single runs, do."""
+
+    def full(path, members, compression="none"):
+        if len(members) > 1 and members[0].attributes["width"] == 40:
+            raise fs.StorageError(f"{path}: cannot be written (No space left on device)")
+        return write(path, members, compression)
+
+    write = store.write_ensemble
+    grid = {"network.width": [40, 20], "seeds": 2}
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    fs.sweep(experiment, whole, grid=grid, workers=1)
+    with monkeypatch.context() as patch, pytest.raises(fs.StorageError, match="No space"):
+        patch.setattr(store, "write_ensemble", full)
+        fs.sweep(experiment, out, grid=grid, workers=1)
+    names = sorted(path.name for path in (out / "runs").iterdir())
+    assert [name.count("-") for name in names].count(1) == 2
+    again = fs.sweep(experiment, out, grid=grid, workers=1)
+    assert again.n_skipped >= 2
+    assert_same_files(out, whole)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,33 @@ EXIT_CONTINUE = 75
 _OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
 _OUTPUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 _INPUT_FILE = click.Path(path_type=Path)
+
+
+@contextmanager
+def making_sense_of(path: Path) -> Iterator[None]:
+    """Tell of a file that can be read, but in which nothing is what it should be.
+
+    What is expected of a file is checked where it is read; this is for what nobody has thought
+    of. FLOWSIM_DEBUG=1 shows the traceback.
+
+    Raises
+    ------
+    FileFormatError
+    """
+    from flowsim.errors import FileFormatError, FlowsimError
+
+    try:
+        yield
+    except (FlowsimError, click.ClickException, OSError):
+        raise
+    except Exception as error:
+        if os.environ.get("FLOWSIM_DEBUG"):
+            raise
+        reason = " ".join(str(error).split())[:120]
+        raise FileFormatError(
+            f"{path}: makes no sense as a run ({type(error).__name__}: {reason}); damaged or not "
+            "written by flowsim"
+        ) from error
 
 
 class _Group(click.Group):
@@ -132,10 +162,13 @@ def run(
     )
     with result:
         status, reason = result.status, result.stop_reason
+        where = Path(result.path)
         if not quiet:
-            click.echo(run_summary(result, output))
+            click.echo(run_summary(result, where))
     if quiet and status != "complete":
-        click.echo(f"{output}: {status}, {reason}", err=True)
+        click.echo(f"{where}: {status}, {reason}", err=True)
+    if where.name != output.name:
+        click.echo(f"{output}: still the run as it ended before", err=True)
     if reason.startswith("storage"):
         return EXIT_STORAGE
     return {"complete": 0, "failed": 1}.get(status, EXIT_CONTINUE)
@@ -234,7 +267,8 @@ def plot(
     """
     from flowsim.plotting import plot as draw
 
-    draw(kind, path, output, data=data, **_figure_options(settings))
+    with making_sense_of(path):
+        draw(kind, path, output, data=data, **_figure_options(settings))
     if not quiet:
         for file in filter(None, (output, data)):
             click.echo(f"wrote {file}", err=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from flowsim.cli.commands import cli
+from flowsim.cli.commands import cli, making_sense_of
 
 _FILE = click.Path(path_type=Path)
 _OUTPUT = click.Path(dir_okay=False, path_type=Path)
@@ -24,7 +24,7 @@ def info(path: Path, member: int | None) -> int:
     from flowsim.cli.report import info as describe
     from flowsim.recording.reader import Ensemble, open_runs
 
-    with open_runs(path) as runs:
+    with making_sense_of(path), open_runs(path) as runs:
         if isinstance(runs, Ensemble) and member is None and len(runs) != 1:
             text, intact = ensemble_info(runs)
         else:
@@ -73,5 +73,5 @@ def export(
     target = output or path.with_name(path.name.removesuffix(".part").removesuffix(".h5") + ending)
     if target.exists() and not overwrite:
         raise click.UsageError(f"{target}: exists already; use --overwrite or --output")
-    with RunFile(path, member) as run:
+    with making_sense_of(path), RunFile(path, member) as run:
         click.echo(f"wrote {write(run, to, target, group)}")

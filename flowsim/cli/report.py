@@ -12,9 +12,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from flowsim.errors import FlowsimError
+from flowsim.recording.places import RunPlaces
+from flowsim.recording.reader import RunFile
+
 if TYPE_CHECKING:
     from flowsim.analysis import Classification, LayerVerdict
-    from flowsim.recording.reader import Ensemble, RunFile
+    from flowsim.recording.reader import Ensemble
     from flowsim.sweeps import SweepResult
 
 _WIDE = 200
@@ -212,6 +216,7 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
     yield "counters", ", ".join([*counts, f"{_number(_last(run, 'wall_seconds'))} s"])
     rows = f"{_length(run.observables)} of observables, {_length(run.snapshots)} snapshots"
     yield "rows", f"{rows}, {run.n_bytes:,} bytes"
+    yield from _beside(run)
     yield "versions", _versions(attributes.get("versions"))
 
 
@@ -223,13 +228,32 @@ def _state(run: RunFile) -> str:
     return str(run.status)
 
 
+def _beside(run: RunFile) -> Iterator[tuple[str, str]]:
+    """What goes on from a run that stays in its place until then."""
+    part = RunPlaces.of(run.path).part
+    if not part.is_file() or part == Path(run.path):
+        return
+    try:
+        with RunFile(part) as more:
+            kind, state = "another run", more.state
+            if more.attributes.get("fingerprint") == run.attributes.get("fingerprint"):
+                kind = "this run, asked for more"
+            rows = f"{_length(more.observables)} rows"
+        yield "beside it", f"{part}: {kind}, {state}, {rows}; the command that began it continues"
+    except FlowsimError as error:
+        yield "beside it", str(error)
+
+
 def _length(group: Mapping[str, np.ndarray]) -> int:
     times = [len(group[name]) for name in group if name.startswith("time")]
     return max(times, default=0)
 
 
 def _versions(versions: Any) -> str:
-    table = json.loads(versions) if isinstance(versions, str) else versions
+    try:
+        table = json.loads(versions) if isinstance(versions, str) else versions
+    except (ValueError, RecursionError):
+        table = None
     if not isinstance(table, Mapping):
         return "—"
     return ", ".join(f"{name} {version}" for name, version in table.items())

@@ -69,7 +69,11 @@ class Network(Section):
 
 
 class Integrate(Section):
-    """``[integrate]``: how the flow is integrated, and when it stops."""
+    """``[integrate]``: how the flow is integrated, and when it stops.
+
+    ``atol`` is by default what rounding leaves of the residuals, whatever ``stop_loss``: where a
+    run is to end must not change its steps.
+    """
 
     method: Annotated[str, one_of(METHOD_NAMES)] = "auto"
     dtype: Annotated[str, one_of(DTYPES)] = "float64"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import h5py
 import numpy as np
 
 from flowsim.errors import ConfigError, FlowsimError
+from flowsim.recording.opening import check_replaceable
 from flowsim.recording.places import put
 from flowsim.recording.reader import RunFile
 
@@ -37,7 +39,7 @@ def export(run: RunFile, to: str, output: str | Path, group: str = "observables"
     Raises
     ------
     ConfigError
-        If there is no such format, or no such group.
+        If there is no such format, or no such group, or the output is a run or beside one.
     StorageError
         If it cannot be written.
     """
@@ -46,6 +48,7 @@ def export(run: RunFile, to: str, output: str | Path, group: str = "observables"
     output = Path(output)
     if output.is_dir():
         raise ConfigError(f"output = {output}: is a folder; name a file in it")
+    check_replaceable("output", output)
     put(output, FORMATS[to](run, group))
     return output
 
@@ -70,7 +73,7 @@ def _csv(run: RunFile, group: str) -> bytes:
     columns: dict[str, np.ndarray] = {}
     for name in arrays:
         values = arrays[name]
-        flat = values.reshape(len(values), -1)
+        flat = values.reshape(len(values), math.prod(values.shape[1:]))
         if values.ndim == 1:
             columns[name] = values
         else:

@@ -48,5 +48,8 @@ STATUSES = ("running", "complete", "failed", "preempted")
 LAYERS = ("input", "output", "all")
 """Groups of weights that relative changes are given for."""
 
+ESTIMATES = ("error_relative_change", "error_outputs")
+"""Arrays of /final that a run has if it was asked for an estimate of its error."""
+
 PARTIAL_SUFFIX = ".part"
 """Of a file that is still being written."""

@@ -16,11 +16,12 @@ import numpy as np
 
 from flowsim.errors import FileFormatError, FlowsimError
 from flowsim.recording.contents import Array, GroupContents
-from flowsim.recording.hdf5 import CHECKSUM, checksum
-from flowsim.recording.integrity import arrays_of, check_dataset, file_size
+from flowsim.recording.expected import check_array, check_attributes, plain
+from flowsim.recording.hdf5 import CHECKSUM, checksum, checksum_of_pieces
+from flowsim.recording.integrity import arrays_of, check_dataset, file_size, pieces
 
 _N_ROWS = "n_rows"
-_LARGEST_TEXT = _LARGE = 1 << 26
+_LARGEST_TEXT = 1 << 26
 
 T = TypeVar("T")
 
@@ -177,7 +178,12 @@ class FileSource:
         self._member = member
         self._sealed = sealed
         self._checked: set[str] = set()
-        self.attributes: dict[str, Any] = guarded(path, lambda: dict(group.attrs))
+        self.attributes: dict[str, Any] = {}
+        if self.name:  # those of the file itself are read with their checksum
+            self.attributes = guarded(
+                path, lambda: {key: plain(value) for key, value in group.attrs.items()}
+            )
+            check_attributes(f"{path}: {self.name}", self.attributes)
         arrays = guarded(path, lambda: arrays_of(group))
         self._names = [
             name
@@ -226,6 +232,7 @@ class FileSource:
         if self._group.file.swmr_mode:
             dataset.id.refresh()
         check_dataset(self._path, dataset, file_size(self._group.file))
+        check_array(self._place(name), dataset, self.name, name, self._of_runs(dataset))
         return dataset
 
     def _count(self) -> int | None:
@@ -272,32 +279,39 @@ class FileSource:
         return Array(values, self._dims(dataset), long_name, units)
 
     def _verify(self, name: str) -> None:
-        for row in range(self._pieces(name)):
-            self._read_row(name, row)
-        if not self._pieces(name):
-            self._values(name)
-
-    def _pieces(self, name: str) -> int:
-        """Rows of an array that is too large to be read at once; HDF5 checks each of them."""
         dataset, _, rows = self._select(name)
-        large = dataset.fletcher32 and dataset.size * dataset.dtype.itemsize > _LARGE
-        return rows or 0 if large else 0
+        if h5py.check_string_dtype(dataset.dtype) is not None:
+            self._values(name)
+        elif said := self._said(name, dataset):
+            self._compare(name, checksum_of_pieces(pieces(dataset)), said)
+        else:
+            member = self._member
+            within = (member,) if member is not None and self._of_runs(dataset) else ()
+            for _ in pieces(dataset, rows, within):
+                pass  # HDF5 complains of what it cannot read
 
-    def _verified(self, name: str, dataset: h5py.Dataset) -> np.ndarray | None:
-        """All values of an array if they have a checksum that nobody has looked at yet."""
+    def _said(self, name: str, dataset: h5py.Dataset) -> str:
+        """The checksum of an array, if it has one that counts and nobody has looked at it yet."""
         changes = bool(self._time_name) or self.name == "final"
         if name in self._checked or (changes and not self._sealed):
-            return None
-        said = _text(dataset.attrs, CHECKSUM)
-        if not said:
-            return None
-        text = h5py.check_string_dtype(dataset.dtype) is not None
-        values = np.asarray(dataset.asstr()[...] if text else dataset[...])
-        if checksum(values) != said:
+            return ""
+        return _text(dataset.attrs, CHECKSUM)
+
+    def _compare(self, name: str, found: str, said: str) -> None:
+        if found != said:
             raise FileFormatError(
                 f"{self._path}: {self.name}/{name} is damaged, its checksum does not match"
             )
         self._checked.add(name)
+
+    def _verified(self, name: str, dataset: h5py.Dataset) -> np.ndarray | None:
+        """All values of an array if they have a checksum that nobody has looked at yet."""
+        said = self._said(name, dataset)
+        if not said:
+            return None
+        text = h5py.check_string_dtype(dataset.dtype) is not None
+        values = np.asarray(dataset.asstr()[...] if text else dataset[...])
+        self._compare(name, checksum(values), said)
         return values
 
     def _dims(self, dataset: h5py.Dataset) -> tuple[str, ...]:

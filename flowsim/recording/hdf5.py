@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -138,13 +138,41 @@ def write_group(
             dataset.make_scale(key)
         else:
             _name_axes(group, dataset, array.dims)
-        dataset.attrs["units"] = array.units
-        dataset.attrs["long_name"] = array.long_name or key.replace("_", " ")
-        if dataset.fletcher32:
-            continue
+        _describe(dataset, key, array, sealed)
+    return group
+
+
+def _describe(dataset: h5py.Dataset, key: str, array: Array, sealed: bool) -> None:
+    dataset.attrs["units"] = array.units
+    dataset.attrs["long_name"] = array.long_name or key.replace("_", " ")
+    if not dataset.fletcher32:
         value = checksum(array.values) if sealed else ""
         dataset.attrs.create(CHECKSUM, value, dtype=_CHECKSUM_TYPE)
-    return group
+
+
+def replace_arrays(group: h5py.Group, names: Iterable[str], arrays: Mapping[str, Array]) -> None:
+    """Remove arrays from a group and create others, whose values are not final.
+
+    The file must not be in SWMR mode.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    names : iterable of str
+        To be removed, if they are there.
+    arrays : mapping
+        To be created.
+    """
+    for name in names:
+        if name in group:
+            for dimension in group[name].dims:
+                for scale in list(dimension.values()):
+                    dimension.detach_scale(scale)
+            del group[name]
+    for key, array in arrays.items():
+        dataset = _create_fixed(group, key, np.asarray(array.values))
+        _name_axes(group, dataset, array.dims)
+        _describe(dataset, key, array, sealed=False)
 
 
 def _is_large_ensemble(array: Array) -> bool:
@@ -167,10 +195,18 @@ def _create_dataset(
     item = int(np.prod(shape, dtype=np.int64))
     if item < _LARGE_ROW:
         return group.create_dataset(name, data=values, chunks=(ROWS_IN_CHUNK, *shape), **options)
-    parts = -(-item * values.itemsize // _LARGEST_CHUNK)
-    chunk = (1, *shape[:-1], -(-shape[-1] // parts))
+    chunk = _chunk(shape, values.itemsize)
     options |= {"fletcher32": True, **COMPRESSIONS[compression]}
     return group.create_dataset(name, data=values, chunks=chunk, **options)
+
+
+def _chunk(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """A chunk within one row of this shape: the last axes are cut until it is small enough."""
+    chunk = [1, *shape]
+    for axis in reversed(range(1, len(chunk))):
+        parts = -(-int(np.prod(chunk, dtype=np.int64)) * itemsize // _LARGEST_CHUNK)
+        chunk[axis] = -(-chunk[axis] // parts)
+    return tuple(chunk)
 
 
 def _create_fixed(group: h5py.Group, name: str, values: np.ndarray) -> h5py.Dataset:
@@ -214,8 +250,21 @@ def checksum(values: np.ndarray) -> str:
     values = np.asarray(values)
     if values.dtype.kind in "OU":
         values = np.frombuffer("\0".join(map(str, values.ravel().tolist())).encode(), np.uint8)
-    content = np.ascontiguousarray(values).reshape(-1).view(np.uint8)
-    return hashlib.blake2b(content.data, digest_size=16).hexdigest()
+    return checksum_of_pieces([values])
+
+
+def checksum_of_pieces(pieces: Iterable[np.ndarray]) -> str:
+    """The same of an array of numbers whose values come in pieces, in C order."""
+    digest = hashlib.blake2b(digest_size=16)
+    for values in pieces:
+        digest.update(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
+    return digest.hexdigest()
+
+
+def clear_checksum(dataset: h5py.Dataset) -> None:
+    """Say that the values are not final; possible in SWMR mode."""
+    if CHECKSUM in dataset.attrs:
+        dataset.attrs.modify(CHECKSUM, "")
 
 
 def set_checksum(dataset: h5py.Dataset) -> None:

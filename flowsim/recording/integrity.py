@@ -13,6 +13,7 @@ import struct
 from collections.abc import Iterator
 
 import h5py
+import numpy as np
 
 from flowsim.errors import FileFormatError
 
@@ -30,12 +31,21 @@ _FILTERS = {
 }
 """Others would have HDF5 look for plug-ins."""
 
+_LARGEST_CHUNK = 1 << 26
+"""Bytes of one chunk of an array; flowsim's own are of 4 MiB."""
+
+_LARGEST_PIECE = 1 << 24
+"""Bytes that are read at a time where an array is only to be looked at."""
+
 _KINDS = "biufSO"
 
 _HEAP = b"GCOL\x01\0\0\0"
 _HEAP_HEAD = len(_HEAP) + 8
 _SMALLEST_HEAP = 4096
 _OBJECT_HEAD = 16
+_OVERLAP = 1 << 26
+"""Bytes of heaps within heaps; a text that was replaced may leave some behind."""
+
 _PIECE = 1 << 20
 
 
@@ -75,7 +85,10 @@ def check_dataset(path: str, dataset: h5py.Dataset, size: int) -> None:
     held = dataset.id.get_storage_size()
     declared = math.prod(dataset.shape) * dataset.dtype.itemsize
     if dataset.chunks is not None and held:
-        declared = max(declared, math.prod(dataset.chunks) * dataset.dtype.itemsize)
+        piece = math.prod(dataset.chunks) * dataset.dtype.itemsize
+        if piece > _LARGEST_CHUNK:
+            raise FileFormatError(f"{name} comes in chunks of {piece} bytes; refused")
+        declared = max(declared, piece)
     if declared > max(_SMALL, _MOST_COMPRESSED * held) or held > size:
         raise FileFormatError(f"{name} declares {declared} bytes and holds {held}; refused")
     if any(start + length > size for start, length in _extents(dataset)):
@@ -86,7 +99,8 @@ def check_heaps(path: str, file: h5py.File) -> None:
     """Check the structure of the heaps in which HDF5 keeps texts and references.
 
     They have no checksums, and no pointers to them can be read without following them: so they
-    are looked for wherever the file does not have the values of its arrays.
+    are looked for wherever the file does not have the values of its arrays. Few may lie within
+    others: every byte is looked at about once.
 
     Parameters
     ----------
@@ -103,12 +117,42 @@ def check_heaps(path: str, file: h5py.File) -> None:
     groups = [file, *groups_of(path, file).values()]
     datasets = [dataset for group in groups for dataset in arrays_of(group).values()]
     taken = sorted(extent for dataset in datasets for extent in _extents(dataset))
-    start = 0
+    start, left = 0, size + _OVERLAP
     for begin, length in [*taken, (size, 0)]:
         for place in _search(handle, start, min(begin, size)):
-            if not _is_sound(handle, place, size):
+            heap = _sound_length(handle, place, size, left)
+            left -= heap
+            if not heap:
                 raise FileFormatError(f"{path}: damaged at byte {place}, where its texts are")
         start = max(start, begin + length)
+
+
+def pieces(
+    dataset: h5py.Dataset, rows: int | None = None, within: tuple[int, ...] = ()
+) -> Iterator[np.ndarray]:
+    """The values of an array in C order, never more than a few megabytes of them at a time.
+
+    Parameters
+    ----------
+    dataset : h5py.Dataset
+    rows : int, optional
+        How many along the first axis that is not fixed; by default all.
+    within : tuple of int
+        Indices along the first axes.
+    """
+    shape = dataset.shape[len(within) :]
+    if not shape:
+        yield np.asarray(dataset[within])
+        return
+    rows = shape[0] if rows is None else rows
+    n_bytes = math.prod(shape[1:]) * dataset.dtype.itemsize
+    if n_bytes > _LARGEST_PIECE:
+        for row in range(rows):
+            yield from pieces(dataset, None, (*within, row))
+        return
+    step = max(1, _LARGEST_PIECE // max(n_bytes, 1))
+    for start in range(0, rows, step):
+        yield np.asarray(dataset[(*within, slice(start, min(start + step, rows)))])
 
 
 def arrays_of(group: h5py.Group) -> dict[str, h5py.Dataset]:
@@ -170,12 +214,12 @@ def _search(handle: int, start: int, stop: int) -> Iterator[int]:
         start += len(piece) - len(_HEAP) + 1
 
 
-def _is_sound(handle: int, place: int, size: int) -> bool:
-    """Whether one heap has entries up to its end, and no further."""
+def _sound_length(handle: int, place: int, size: int, most: int) -> int:
+    """Length of one heap; 0 if it has not entries up to its end, or is longer than ``most``."""
     head = os.pread(handle, _HEAP_HEAD, place)
     length = int.from_bytes(head[len(_HEAP) :], "little")
-    if not _SMALLEST_HEAP <= length <= size - place:
-        return False
+    if not _SMALLEST_HEAP <= length <= min(size - place, most):
+        return 0
     content = os.pread(handle, length, place)
     position, seen = _HEAP_HEAD, set()
     while length - position >= _OBJECT_HEAD:
@@ -183,7 +227,7 @@ def _is_sound(handle: int, place: int, size: int) -> bool:
         # The free entry counts its head; others are padded to multiples of 8 bytes.
         step = n_bytes if index == 0 else _OBJECT_HEAD + -(-n_bytes // 8) * 8
         if reserved or index in seen or not _OBJECT_HEAD <= step <= length - position:
-            return False
+            return 0
         seen.add(index)
         position += step
-    return True
+    return length

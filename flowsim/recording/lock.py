@@ -132,13 +132,16 @@ def holder(target: Path) -> str | None:
     """
     path = RunPlaces.of(target).lock
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")[:1000]
+        if not path.is_file():  # nothing, or a pipe, which would be waited for
+            return None
+        with open(path, encoding="utf-8", errors="replace") as file:
+            text = file.read(1000)
     except OSError:
         return None
     try:
         about = json.loads(text)
-        host, pid = str(about["host"]), int(about["pid"])
-    except (ValueError, TypeError, KeyError):
+        host, pid = str(about["host"])[:100], int(about["pid"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         host, pid = socket.gethostname(), 0
     if host == socket.gethostname() and not _held_here(path):
         return None

@@ -97,13 +97,45 @@ class Observable:
         ConfigError
             If it gives neither a number nor an array of numbers.
         """
-        values = np.asarray(self.compute(frame))
+        return self.checked(self.compute(frame))
+
+    def checked(self, value: Any, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        """What was computed, as it is saved.
+
+        Parameters
+        ----------
+        value : object
+            Copied.
+        shape : tuple, optional
+            That it must have.
+
+        Raises
+        ------
+        ConfigError
+            If it is neither a number nor an array of numbers, or has another shape.
+        """
+        try:
+            values = np.asarray(value)
+        except (TypeError, ValueError):  # rows of different lengths
+            values = np.array(None)
         if values.dtype.kind not in "fiub":
             raise ConfigError(
-                f"observables.{self.name}: gives {values.dtype}; return a number or an array of "
-                "numbers"
+                f"observables.{self.name} = {_shown(value)}: not numbers; return a number or an "
+                "array of numbers"
             )
-        return values
+        if shape is not None and values.shape != shape:
+            raise ConfigError(
+                f"observables.{self.name} = {_shown(value)}: has shape {values.shape} where it had "
+                f"{shape} at first; return the same shape every time"
+            )
+        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
+            return np.array(values, dtype=self.dtype)
+
+
+def _shown(value: Any) -> str:
+    """A value in one short line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def _test_loss(frame: Frame) -> float:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 
-from flowsim.errors import FileFormatError
+from flowsim.errors import ConfigError, FileFormatError, NewerFormatError
+from flowsim.recording.expected import check_attributes, plain
 from flowsim.recording.format import FORMAT_VERSION, PARTIAL_SUFFIX
 from flowsim.recording.groups import guarded, short
 from flowsim.recording.hdf5 import ATTRIBUTES_CHECKSUM, attributes_checksum
 from flowsim.recording.integrity import check_heaps
 from flowsim.recording.lock import holder
-from flowsim.recording.superblock import read_flags
+from flowsim.recording.places import companion_of
+from flowsim.recording.superblock import check_regular, read_flags
 
 _PATIENCE = 1.0
 """Seconds to wait for a file that is just being made, closed or renamed."""
@@ -46,7 +48,7 @@ def open_file(path: Path) -> tuple[Path, h5py.File]:
         before = _stat(found)
         flags: int | None = None
         try:
-            flags = read_flags(found)
+            flags = read_flags(found)  # also refuses what is no file
             return found, _open(found, swmr=bool(flags))
         except FileNotFoundError as error:
             raised: Exception = FileFormatError(f"{path}: no such file; check the path")
@@ -94,6 +96,43 @@ def _find(path: Path) -> Path:
     return path
 
 
+def check_replaceable(key: str, path: str | os.PathLike[str]) -> None:
+    """Refuse to write something else over a run, or over a file beside one.
+
+    Parameters
+    ----------
+    key : str
+        What the user has called the path.
+    path : path
+
+    Raises
+    ------
+    ConfigError
+    """
+    path = Path(path)
+    run = companion_of(path)
+    if run is not None and (path.exists() or run.exists()):
+        raise ConfigError(f"{key} = {path}: belongs to the run {run}; choose another name")
+    if _may_be_run(path):
+        raise ConfigError(f"{key} = {path}: holds a run; remove it yourself or use another name")
+
+
+def _may_be_run(path: Path) -> bool:
+    """Whether a file is a run, perhaps one that is damaged."""
+    try:
+        check_regular(path)
+        if not h5py.is_hdf5(path):
+            return False
+        with h5py.File(path, "r", swmr=bool(read_flags(path)), locking=False) as file:
+            return str(plain(file.attrs.get("format"))).startswith("flowsim/")
+    except FileNotFoundError:
+        return False
+    except FileFormatError:
+        return False
+    except Exception:
+        return True
+
+
 def read_attributes(path: str, file: h5py.File) -> dict[str, Any]:
     """Attributes of a file.
 
@@ -109,20 +148,12 @@ def read_attributes(path: str, file: h5py.File) -> dict[str, Any]:
     if not (isinstance(name, str) and name.startswith("flowsim/")) or not isinstance(version, int):
         raise FileFormatError(f"{path}: an HDF5 file, but not a flowsim run")
     if version > FORMAT_VERSION:
-        raise FileFormatError(
+        raise NewerFormatError(
             f"{path}: format version {version} is newer than {FORMAT_VERSION}, the newest this "
             "flowsim reads; upgrade flowsim"
         )
     said = attributes.pop(ATTRIBUTES_CHECKSUM, None)
     if said is not None and said != attributes_checksum(attributes):
         raise FileFormatError(f"{path}: its attributes are damaged, their checksum does not match")
+    check_attributes(path, attributes)
     return attributes
-
-
-def plain(value: Any) -> Any:
-    """An attribute as a Python value."""
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, np.ndarray) and value.ndim == 0:
-        value = value[()]
-    return value.item() if isinstance(value, np.generic) else value

@@ -5,20 +5,28 @@
 ``run.h5.part``       while it grows
 ``run.h5.checkpoint`` where it can be continued from; ``.previous`` the one before
 ``run.h5.lock``       held by the process that writes it
+``*.damaged``         could not be read and was set aside; of no use to flowsim
 ``*~``                about to be renamed to one of these; of no value if left over
 ====================  =============================================================
+
+A finished run that is asked for more stays in its place until it has come to its new end; until
+then what goes on is in ``run.h5.part``, also where it has been preempted.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from flowsim.errors import StorageError
+from flowsim.errors import ConfigError, StorageError
 from flowsim.recording.format import PARTIAL_SUFFIX
+
+_COMPANION = re.compile(r"(\.part|\.checkpoint(\.previous)?|\.previous|\.lock|\.damaged\d*|~)+$")
 
 
 @dataclass(frozen=True)
@@ -75,13 +83,56 @@ class RunPlaces:
         name = path.name.removesuffix(PARTIAL_SUFFIX)
         return cls(path.with_name(name) if name else path)
 
-    def clear(self, keep_target: bool = True) -> None:
-        """Remove everything but the run itself and the lock."""
+    def clear(self, keep_target: bool = True, keep: Path | None = None) -> None:
+        """Remove everything but the run itself, the lock, and ``keep``."""
         files = [self.part, self.growing, self.checkpoint, self.previous]
         for path in files if keep_target else [*files, self.target]:
-            path.unlink(missing_ok=True)
+            if path != keep:
+                path.unlink(missing_ok=True)
             unfinished(path).unlink(missing_ok=True)
         unfinished(self.target).unlink(missing_ok=True)
+
+    def clear_checkpoints(self) -> None:
+        """Remove the checkpoints: the run begins anew."""
+        for path in (self.checkpoint, self.previous):
+            path.unlink(missing_ok=True)
+
+
+def companion_of(path: str | Path) -> Path | None:
+    """The run beside which a file of this name has its place; None for any other name."""
+    path = Path(path)
+    name = _COMPANION.sub("", path.name)
+    return None if name == path.name else path.with_name(name or "run.h5")
+
+
+def check_name(key: str, path: str | Path) -> None:
+    """Refuse a name that belongs to a file beside a run: it may be somebody's growing file.
+
+    Raises
+    ------
+    ConfigError
+    """
+    run = companion_of(path)
+    if run is not None:
+        raise ConfigError(
+            f"{key} = {path}: is the name of a file that is kept beside a run; name {run.name}"
+        )
+
+
+def set_aside(path: Path) -> Path:
+    """Keep what cannot be read under a name that nobody else uses.
+
+    Returns
+    -------
+    Path
+        ``run.h5.damaged``, or ``.damaged2`` and so on where there is one already.
+    """
+    for number in itertools.count(1):
+        aside = path.with_name(f"{path.name}.damaged{number if number > 1 else ''}")
+        if not os.path.lexists(aside):
+            break
+    rename(path, aside)
+    return aside
 
 
 def unfinished(path: Path) -> Path:

@@ -12,11 +12,12 @@ import numpy as np
 
 from flowsim.errors import FileFormatError
 from flowsim.recording.contents import GroupContents, RunContents
+from flowsim.recording.expected import check_attributes, plain
 from flowsim.recording.format import LAYERS, STATUSES
 from flowsim.recording.groups import FileSource, Group, MemorySource, guarded
 from flowsim.recording.integrity import file_size, groups_of
 from flowsim.recording.lock import holder
-from flowsim.recording.opening import open_file, plain, read_attributes
+from flowsim.recording.opening import open_file, read_attributes
 
 
 class RunFile:
@@ -64,7 +65,8 @@ class RunFile:
         try:
             attributes = read_attributes(self.path, self._file)
             if attributes.get("layout") == "ensemble":
-                count = _count_members(self.path, self._file)
+                own = _own_arrays(self.path, self._file)
+                count = len(own["seed"])
                 if member is None and count != 1:
                     raise FileFormatError(
                         f"{self.path}: an ensemble of {count} runs; open it with flowsim.open, "
@@ -73,7 +75,6 @@ class RunFile:
                 member = member or 0
                 if not 0 <= member < count:
                     raise FileFormatError(f"{self.path}: has no run {member}, it has {count} runs")
-                own = _own_arrays(self._file)
                 attributes |= {name: plain(values[member]) for name, values in own.items()}
             else:
                 member = None
@@ -96,6 +97,7 @@ class RunFile:
     def _read_member(self, attributes: dict[str, Any], member: int | None) -> None:
         assert self._file is not None
         self._member = member
+        check_attributes(self.path, attributes)
         self._found = guarded(self.path, lambda: groups_of(self.path, self._file))
         self._read_head(attributes)
 
@@ -273,10 +275,9 @@ class Ensemble(Sequence[R], Generic[R]):
             self.attributes = read_attributes(self.path, self._file)
             if self.attributes.get("layout") != "ensemble":
                 raise FileFormatError(f"{self.path}: a single run; open it with flowsim.open")
-            self._n = _count_members(self.path, self._file)
-            seeds = guarded(self.path, lambda: self._file["seed"][...])
-            self.seeds = tuple(int(seed) for seed in np.atleast_1d(seeds))
-            self.table = _own_arrays(self._file)
+            self.table = _own_arrays(self.path, self._file)
+            self.seeds = tuple(self.table["seed"].tolist())
+            self._n = len(self.seeds)
         except BaseException:
             self._file.close()
             raise
@@ -359,13 +360,19 @@ def open_runs(path: str | Path, kind: Any = RunFile) -> Any:
     return Ensemble(path, kind) if is_ensemble(path) else OneRun([kind(path)])
 
 
-def _count_members(path: str, file: h5py.File) -> int:
-    return guarded(path, lambda: len(file["seed"]))
+def _own_arrays(path: str, file: h5py.File) -> dict[str, np.ndarray]:
+    """What each run of an ensemble has as attributes, and the others differently.
 
-
-def _own_arrays(file: h5py.File) -> dict[str, np.ndarray]:
-    """What each run of an ensemble has as attributes, and the others differently."""
-    root = FileSource(file.filename, file["/"], None)
-    own = {name: root.read(name).values for name in root.names()}
-    count = len(own.get("seed", ()))
-    return {name: values for name, values in own.items() if values.shape == (count,)}
+    Raises
+    ------
+    FileFormatError
+        If the seeds, of which each run has one, are not there.
+    """
+    root = FileSource(path, file["/"], None)
+    if "seed" not in root.names():
+        raise FileFormatError(f"{path}: an ensemble without seeds; damaged")
+    own = {name: root.values(name) for name in root.names()}
+    seeds = own["seed"]
+    if seeds.ndim != 1 or seeds.dtype.kind not in "iu":
+        raise FileFormatError(f"{path}: /seed is {seeds.dtype} {seeds.shape}; damaged")
+    return {name: values for name, values in own.items() if values.shape == seeds.shape}

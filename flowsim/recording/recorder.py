@@ -211,6 +211,7 @@ class Recorder:
             "stepper": continuation.stepper,
             "watch": continuation.watch,
             "observer": continuation.observer,
+            "cut": continuation.cut,
         }
         rows = continuation.observer["rows"]
         save_checkpoint(places, Checkpoint(self._fingerprint, rows, contents))

@@ -10,7 +10,7 @@ from flowsim.errors import FlowsimError
 from flowsim.recording.groups import guarded
 from flowsim.recording.hdf5 import set_checksum, set_text
 from flowsim.recording.lock import RunLock
-from flowsim.recording.places import RunPlaces, copy, rename, unfinished
+from flowsim.recording.places import RunPlaces, check_name, copy, rename, unfinished
 from flowsim.recording.reader import RunFile
 from flowsim.recording.superblock import clear_flags, read_flags
 
@@ -45,6 +45,7 @@ def repair(path: str | Path, output: str | Path | None = None, overwrite: bool =
     places = RunPlaces.of(path)
     source = places.part if places.part.exists() else Path(path)
     target = places.target if output is None else Path(output)
+    check_name("output", target)
     with RunLock(places.target):
         _check(source, target, overwrite)
         work = unfinished(target)

@@ -14,7 +14,9 @@ there is none, the file is left as it was.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -23,6 +25,7 @@ import numpy as np
 from flowsim.errors import FileFormatError, StorageError
 from flowsim.recording.contents import RunContents
 from flowsim.recording.hdf5 import (
+    clear_checksum,
     create_file,
     set_checksum,
     set_text,
@@ -48,7 +51,8 @@ class RunStream:
     rows : dict of str to int
         Committed rows of each series.
     broken : bool
-        A write has failed: the file is as it was committed last, and stays so.
+        A write has failed, or the file is somebody else's now: it is as it was committed last,
+        and nothing more is written to it.
     """
 
     broken = False
@@ -110,18 +114,19 @@ class RunStream:
         FileFormatError
             If it is not a file of the same run.
         """
-        clear_flags(path)
+        file = None
         try:
+            clear_flags(path)
             file = _open_for_writing(path)
             for name, group in contents.groups.items():
                 missing = [key for key in group.arrays if f"{name}/{key}" not in file]
                 if missing:
-                    raise FileFormatError(f"{path}: has no {name}/{missing[0]}; use --overwrite")
+                    raise KeyError(f"it has no {name}/{missing[0]}")
             file.swmr_mode = True
-            set_text(file, "status", "running")
-            set_text(file, "stop_reason", "")
-            file["final/time"][...] = np.nan
+            _take_back_end(file, _series(contents))
         except (OSError, KeyError, ValueError, RuntimeError) as error:
+            if file is not None:
+                file.close()
             raise FileFormatError(
                 f"{path}: damaged, cannot be continued ({error}); use --overwrite"
             ) from error
@@ -211,8 +216,6 @@ class RunStream:
 
         Nothing is created: there is space for it all.
         """
-        if self.broken:
-            return
         group = self._file["final"]
         for name, values in final.items():
             if name != "time":
@@ -234,6 +237,35 @@ class RunStream:
         """Close the file as it is."""
         if not self.broken:
             self._file.close()
+
+    def abandon(self) -> None:
+        """Let go of the file without another byte going to it: it may be somebody else's now.
+
+        HDF5 writes when a file is closed, at the latest when the process ends, and cuts the file
+        to the length that it knows of: it may do so to a file that nobody sees.
+        """
+        if self.broken:
+            return
+        self.broken = True
+        with tempfile.TemporaryFile() as nowhere:
+            os.dup2(nowhere.fileno(), self._handle, inheritable=False)
+        with suppress(OSError, RuntimeError, ValueError):
+            self._file.close()
+
+
+def _take_back_end(file: h5py.File, series: Mapping[str, str]) -> None:
+    """Say that a run has not come to its end, in an order that may be cut anywhere.
+
+    Once the status says so neither checksums nor ``/final`` count.
+    """
+    set_text(file, "status", "running")
+    set_text(file, "stop_reason", "")
+    file.flush()
+    file["final/time"][...] = np.nan
+    for name in (*series, "final"):
+        for dataset in file[name].values():
+            clear_checksum(dataset)
+    file.flush()
 
 
 def _open_for_writing(path: Path) -> h5py.File:

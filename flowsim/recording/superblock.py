@@ -8,8 +8,11 @@ else. Layout: HDF5 file format specification, superblock versions 2 and 3.
 from __future__ import annotations
 
 import os
+import stat
 import struct
 from pathlib import Path
+
+from flowsim.errors import FileFormatError
 
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSIONS = (2, 3)
@@ -30,10 +33,27 @@ def read_flags(path: str | Path) -> int | None:
     ------
     OSError
         If the file cannot be read.
+    FileFormatError
+        If it is no file: a pipe would be waited for.
     """
+    check_regular(path)
     with open(path, "rb") as file:
         head = file.read(_SIZE)
     return head[_FLAGS] if _is_known(head) else None
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuse a pipe or a device, whose opening may wait forever.
+
+    Raises
+    ------
+    OSError
+        If there is nothing.
+    FileFormatError
+    """
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder the system itself complains
+        raise FileFormatError(f"{path}: a pipe or a device, not a file; name a run file")
 
 
 def clear_flags(path: str | Path) -> None:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from flowsim.errors import StorageError
-from flowsim.recording.contents import Array, GroupContents, RunContents
+from flowsim.recording.contents import GroupContents, RunContents
 from flowsim.recording.format import FORMAT, FORMAT_VERSION
 from flowsim.recording.hdf5 import file_image
 from flowsim.recording.lock import RunLock
 from flowsim.recording.observables import Observable
 from flowsim.recording.places import RunPlaces, copy, put, rename
+from flowsim.recording.series import Series
 from flowsim.recording.stream import RunStream
 
 _BYTES_BUFFERED = 1 << 24
@@ -53,41 +53,6 @@ class Cadence:
     compression: str = "none"
 
 
-@dataclass
-class _Series:
-    """A group with a time axis of its own, and its rows that are not in a file yet.
-
-    Attributes
-    ----------
-    rows : int
-        Appended so far.
-    saved : int
-        Rows that the file had before the run was continued, or has now.
-    """
-
-    time_name: str
-    observables: Sequence[Observable]
-    shapes: Sequence[tuple[int, ...]]
-    rows: int = 0
-    saved: int = 0
-    times: list[float] = field(default_factory=list)
-    columns: list[list[np.ndarray]] = field(default_factory=list)
-    n_bytes: int = 0
-
-    def clear(self) -> None:
-        """Forget the rows in memory."""
-        self.times, self.columns, self.n_bytes = [], [[] for _ in self.observables], 0
-
-    def stacked(self) -> dict[str, np.ndarray]:
-        """The rows in memory, by array."""
-        return {
-            observable.name: np.array(rows, observable.dtype).reshape(len(rows), *shape)
-            for observable, rows, shape in zip(
-                self.observables, self.columns, self.shapes, strict=True
-            )
-        }
-
-
 class RunWriter:
     """Collects one run, and writes it if it has a place.
 
@@ -102,6 +67,14 @@ class RunWriter:
         Checked at every commit.
     growing : bool
         There is a growing file already, which is to be continued.
+    keep_target : bool
+        The run's place holds the same run as it has ended before: that stays until this one has
+        come to its end too.
+
+    Attributes
+    ----------
+    written : Path or None
+        Where the run is, once it has been written.
     """
 
     def __init__(
@@ -111,18 +84,23 @@ class RunWriter:
         cadence: Cadence | None = None,
         lock: RunLock | None = None,
         growing: bool = False,
+        keep_target: bool = False,
     ) -> None:
         self.places = places
         self.cadence = cadence or Cadence()
         self._lock = lock
         self._growing = growing
+        self._keep_target = keep_target
+        self.written: Path | None = None
         self._attributes = {**head_of_file(), **attributes}
         self._fixed: dict[str, GroupContents] = {}
-        self._series: dict[str, _Series] = {}
+        self._series: dict[str, Series] = {}
         self._stream: RunStream | None = None
         self._final: Callable[[], GroupContents] = GroupContents
         self._last_commit = time.monotonic()
         self._ended = False
+        # After this nothing can be written any more; what was committed is safe.
+        self._failure: StorageError | None = None
 
     def write_group(self, name: str, group: GroupContents) -> None:
         """Add a group that does not grow."""
@@ -155,7 +133,7 @@ class RunWriter:
         shapes : sequence of tuple
             Of one row of each.
         """
-        series = _Series(time_name, observables, shapes)
+        series = Series(time_name, observables, shapes)
         series.clear()
         self._series[name] = series
 
@@ -172,21 +150,22 @@ class RunWriter:
 
         Raises
         ------
+        ConfigError
+            If one of them is not what the observable gave first; then none of them is added.
         StorageError
             If it cannot be saved.
         """
         series = self._series[name]
-        series.rows += 1
-        if series.rows <= series.saved:
+        if series.rows < series.saved:
+            series.rows += 1
             return  # the file has this row from before the run was stopped
+        entries = zip(series.observables, values, series.shapes, strict=True)
+        row = [observable.checked(value, shape) for observable, value, shape in entries]
+        series.rows += 1
         series.times.append(moment)
-        with np.errstate(over="ignore"):  # what float32 cannot hold is infinite there
-            for column, observable, value in zip(
-                series.columns, series.observables, values, strict=True
-            ):
-                row = np.array(value, dtype=observable.dtype)
-                column.append(row)
-                series.n_bytes += row.nbytes
+        for column, entry in zip(series.columns, row, strict=True):
+            column.append(entry)
+            series.n_bytes += entry.nbytes
         if len(series.times) >= self.cadence.rows or series.n_bytes >= _BYTES_BUFFERED:
             self.commit()
 
@@ -229,10 +208,36 @@ class RunWriter:
         self._last_commit = time.monotonic()
         if self.places is None:
             return
+        self._check()
         stream = self._stream or self._open_stream()
-        if self._lock is not None:
-            self._lock.check()
-        stream.check()
+        try:
+            self._write_waiting(stream)
+        except StorageError as error:
+            if stream.broken:
+                self._failure = error
+            raise
+
+    def _check(self) -> None:
+        """Make sure that the file is still ours; if it is not, nothing more goes into it.
+
+        Raises
+        ------
+        StorageError
+        """
+        if self._failure is not None:
+            raise self._failure
+        try:
+            if self._lock is not None:
+                self._lock.check()
+            if self._stream is not None:
+                self._stream.check()
+        except StorageError as error:
+            self._failure = error
+            if self._stream is not None:
+                self._stream.abandon()
+            raise
+
+    def _write_waiting(self, stream: RunStream) -> None:
         waiting = {name: series for name, series in self._series.items() if series.times}
         room = sum(s.n_bytes + _CHUNK_ROOM * (1 + len(s.columns)) for s in waiting.values())
         stream.reserve(room + int(_CHUNK_SHARE * sum(s.n_bytes for s in waiting.values())))
@@ -264,6 +269,7 @@ class RunWriter:
     def clear_series(self) -> None:
         """Forget all rows: the run begins anew."""
         if self._stream is not None and self.places is not None:
+            self._check()
             self._stream.close()
             self._stream, self._growing = None, False
             self.places.clear()
@@ -274,8 +280,8 @@ class RunWriter:
     def finish(self, status: str, stop_reason: str, final: GroupContents) -> RunContents | None:
         """Write the end of the run; the file gets its final name.
 
-        Where the last rows cannot be saved, the run is preempted instead: what was committed is
-        in the file, and once there is space it can be continued from its checkpoint.
+        Where the last rows do not fit on the disk, the run is preempted instead: what was
+        committed is in the file, and once there is space it can be continued from its checkpoint.
 
         Returns
         -------
@@ -286,6 +292,8 @@ class RunWriter:
         Raises
         ------
         StorageError
+            If nothing can be written any more, or the file is no longer ours. It is left as a
+            killed process would leave it.
         """
         self._ended = True
         if self.places is None or self._stream is None:
@@ -298,24 +306,32 @@ class RunWriter:
                 self.commit()
         except StorageError as error:
             status, stop_reason = "preempted", f"storage: {error}"
+        self._check()
         values = {name: array.values for name, array in final.arrays.items()}
         self._stream.finish(values, status, stop_reason)
         self._stream = None
-        growing = self.places.growing
+        self.written = self._place(self.places, status)
         if self.places.scratch is None:
-            rename(growing, self.places.target)
+            if self.written != self.places.growing:
+                rename(self.places.growing, self.written)
         else:
-            copy(growing, self.places.target)
-            growing.unlink(missing_ok=True)
-            self.places.part.unlink(missing_ok=True)
+            copy(self.places.growing, self.written)
+            self.places.growing.unlink(missing_ok=True)
+            if self.written != self.places.part:
+                self.places.part.unlink(missing_ok=True)
         return None
 
+    def _place(self, places: RunPlaces, status: str) -> Path:
+        """Where a run belongs that has ended like this."""
+        return places.part if status == "preempted" and self._keep_target else places.target
+
     def save(self, contents: RunContents) -> None:
-        """Write a short run to its place, in one go."""
+        """Write a short run to its place, in one go; what was beside it goes."""
         assert self.places is not None
-        if self._lock is not None:
-            self._lock.check()
-        put(self.places.target, file_image(contents, self.cadence.compression))
+        self._check()
+        self.written = self._place(self.places, contents.attributes["status"])
+        put(self.written, file_image(contents, self.cadence.compression))
+        self.places.clear(keep=self.written)
 
     def leave(self) -> None:
         """After an error that is not ours: save what there is, to be continued."""
@@ -335,7 +351,7 @@ class RunWriter:
             if not rows:
                 series = replace(series)
                 series.clear()
-            groups[name] = _group(series)
+            groups[name] = series.group()
         return RunContents(dict(self._attributes), {**groups, **self._fixed})
 
 
@@ -347,35 +363,3 @@ def head_of_file() -> dict[str, Any]:
         "status": "running",
         "stop_reason": "",
     }
-
-
-def _group(series: _Series) -> GroupContents:
-    """The rows of a series that are in memory, as a group."""
-    times = np.array(series.times, np.float64)
-    return series_group(series.time_name, times, series.observables, series.stacked())
-
-
-def series_group(
-    time_name: str,
-    times: np.ndarray,
-    observables: Sequence[Observable],
-    values: Mapping[str, np.ndarray],
-) -> GroupContents:
-    """Make a group that grows along its time axis.
-
-    Parameters
-    ----------
-    time_name : str
-    times : (rows,) float64 array
-    observables : sequence of Observable
-    values : mapping
-        Of each observable, (rows, ...) in its dtype.
-    """
-    arrays = {time_name: Array(times, (time_name,), "tau = t / alpha", "tau")}
-    for observable in observables:
-        rows = values[observable.name]
-        own = observable.dims or tuple(f"{observable.name}_{k}" for k in range(rows.ndim - 1))
-        arrays[observable.name] = Array(
-            rows, (time_name, *own), observable.long_name, observable.units
-        )
-    return GroupContents(arrays, time_name)

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ import numpy as np
 from flowsim.errors import StorageError
 from flowsim.kernels.cpu import samples
 from flowsim.steppers.base import Attempt, Flow, Point, Stepper
-from flowsim.steppers.events import COMPLETE, ENDINGS, StopRules, Watch
+from flowsim.steppers.events import COMPLETE, ENDINGS, PREEMPTED, StopRules, Watch
 from flowsim.steppers.interruption import Interrupted, Interruption
 
 MAX_REJECTIONS = 80
@@ -55,6 +55,9 @@ class Continuation:
         `Counters`, and the flow's ``n_rhs`` and ``n_passes``.
     stepper, watch, observer : dict
         What each of these remembers: numbers, text, arrays that are not written to.
+    cut : bool
+        A step was cut short by t_max on the way here and the run did not end with it: this is on
+        the path of a run to the same t_max only.
     """
 
     point: Point
@@ -62,6 +65,7 @@ class Continuation:
     stepper: Mapping[str, Any]
     watch: Mapping[str, float]
     observer: Mapping[str, Any] = field(default_factory=dict)
+    cut: bool = False
 
 
 class Observer(Protocol):
@@ -111,8 +115,9 @@ class Outcome:
     last_step : float
         Size of the last attempted step.
     continuation : Continuation or None
-        Where the run goes on if it is asked for more. At its own end that is before the last
-        step, which may have been cut short. None if it did not get as far as its first step.
+        Where the run goes on: where it is if it was preempted; if it has come to its own end and
+        is asked for more, before the last steps, which may have been cut short. None if there is
+        no such place: it did not get as far as its first step, or began anew after a cut one.
     """
 
     status: str
@@ -171,7 +176,10 @@ class _Loop:
         self.counters = Counters()
         self.watch = Watch(rules)
         self.step = math.nan
+        # Where the run is, and the last place before any step was cut short by t_max.
+        self.here: Continuation | None = None
         self.kept: Continuation | None = None
+        self.cut = False
         self.rejected_in_a_row = 0
 
     def run(self, continuation: Continuation | None) -> Outcome:
@@ -198,11 +206,12 @@ class _Loop:
         reason = self.watch.ending(self.point.time, self.point.loss, 0)
         if not reason:
             self.stepper.start(self.flow, self.point)
-            self.kept = self._continuation()
+            self._arrive()
         return reason
 
     def _continue(self, kept: Continuation) -> None:
-        self.point, self.kept = kept.point, kept
+        self.point, self.here, self.cut = kept.point, kept, kept.cut
+        self.kept = None if kept.cut else kept
         self.watch = Watch(self.rules, started=self.watch.started, **kept.watch)
         self.stepper.resume(self.flow, self.point, kept.stepper)
         self.observer.resume(self.point, kept.observer)
@@ -221,14 +230,35 @@ class _Loop:
             stepper=self.stepper.memory(),
             watch=self.watch.memory(),
             observer=self.observer.memory(),
+            cut=self.cut,
         )
+
+    def _arrive(self) -> Continuation:
+        """Note that the run could be continued from here."""
+        self.here = self._continuation()
+        if not self.cut:
+            self.kept = self.here
+        return self.here
+
+    def _leave_path(self) -> None:
+        """From here on the steps are those of a run to this t_max, and of no longer one."""
+        if not self.cut and self.kept is not None:
+            # A copy: the stepper is going to write to the state it has left behind.
+            point = self.kept.point
+            point = Point(point.time, point.theta.copy(), point.residual.copy())
+            self.kept = replace(self.kept, point=point)
+        self.cut = True
 
     def _advance(self) -> str:
         """Try one step; return the reason to end, or nothing."""
-        attempt = self._attempt()
+        limit = self.rules.t_max - self.point.time
+        attempt = self._attempt(limit)
         self.step = attempt.step
+        cut = attempt.step == limit
         if attempt.point is not None:
-            return self._accept(attempt)
+            return self._accept(attempt, cut)
+        if cut:
+            self._leave_path()
         self.rejected_in_a_row += 1
         self.counters.n_rejected += 1
         reason = hopeless(attempt, self.point, self.rejected_in_a_row)
@@ -236,14 +266,14 @@ class _Loop:
             self._restart()
         return reason
 
-    def _attempt(self) -> Attempt:
+    def _attempt(self, limit: float) -> Attempt:
         try:
             self.interruption.begin()
-            return self.stepper.attempt(self.flow, self.point, self.rules.t_max - self.point.time)
+            return self.stepper.attempt(self.flow, self.point, limit)
         finally:
             self.interruption.end()
 
-    def _accept(self, attempt: Attempt) -> str:
+    def _accept(self, attempt: Attempt, cut: bool) -> str:
         before = self.point
         after = _end_of(attempt, before, self.rules.stop_loss)
         self.rejected_in_a_row = 0
@@ -254,8 +284,9 @@ class _Loop:
         self.point = after
         reason = self.watch.ending(after.time, after.loss, self.counters.n_steps)
         if ENDINGS.get(_key(reason)) != COMPLETE:
-            self.kept = self._continuation()
-            self.observer.keep(self.kept)
+            if cut:  # and yet not there, by a rounding
+                self._leave_path()
+            self.observer.keep(self._arrive())
         return reason
 
     def _find_again(self, attempt: Attempt, end: Point) -> None:
@@ -272,17 +303,19 @@ class _Loop:
         self.watch = Watch(self.rules, started=self.watch.started)
         self.stepper.start(self.flow, self.point)
         self.observer.start(self.point)
-        self.kept = self._continuation()
+        self.kept = None  # the rows up to there are gone
+        self._arrive()
 
     def _outcome(self, reason: str) -> Outcome:
         if reason == "interrupted":
-            if self.kept is not None:
-                self._set_counters(self.kept)  # without those of the attempt that was given up
+            if self.here is not None:
+                self._set_counters(self.here)  # without those of the attempt that was given up
             where = f"at tau = {self.point.time:g}, R = {self.point.loss:.4g}"
             reason = f"interrupted: {self.interruption.name} {where}"
         reason = explain(reason, self.flow, self.point, self.step, self.counters)
         status = ENDINGS[_key(reason)]
-        return Outcome(status, reason, self.point, self.counters, self.step, self.kept)
+        where_on = self.here if status == PREEMPTED else self.kept
+        return Outcome(status, reason, self.point, self.counters, self.step, where_on)
 
 
 def _key(reason: str) -> str:

@@ -19,7 +19,7 @@ from flowsim.sweeps.grid import SEED, Member, expand, flatten
 
 _POINT_NAME = re.compile(r"[0-9a-f]{16}\.h5")
 _OUR_NAME = re.compile(
-    r"[0-9a-f]{16}(-\d+)?\.h5(\.part|\.checkpoint(\.previous)?|\.lock|\.damaged)?~*"
+    r"[0-9a-f]{16}(-\d+)?\.h5(\.part|\.checkpoint(\.previous)?|\.lock)?(\.damaged\d*)?~*"
 )
 
 _PATIENCE = 2.0

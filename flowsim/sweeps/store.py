@@ -8,17 +8,19 @@ of the two files at least, and both are whole.
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from flowsim.errors import FileFormatError, FlowsimError, StorageError
+from flowsim.errors import FileFormatError, FlowsimError, NewerFormatError, StorageError
 from flowsim.recording.contents import RunContents
 from flowsim.recording.ensemble import write_ensemble
-from flowsim.recording.places import RunPlaces
+from flowsim.recording.hdf5 import file_image
+from flowsim.recording.lock import RunLock
+from flowsim.recording.places import RunPlaces, put, set_aside
 from flowsim.recording.reader import Ensemble, RunFile, open_runs
 from flowsim.sweeps.folder import SweepFolder
 from flowsim.sweeps.grid import Member, Unit
@@ -80,6 +82,8 @@ def write_point(
     ------
     StorageError
         If it cannot be written; everything is still where it was.
+    NewerFormatError
+        If a later flowsim has written there: nothing is touched.
     """
     contents: dict[int, RunContents] = {}
     damaged: dict[int, str] = {}
@@ -90,6 +94,8 @@ def write_point(
     for seed, source in runs.items():
         try:
             contents[seed] = source if isinstance(source, RunContents) else _read(source)
+        except NewerFormatError:
+            raise
         except FileFormatError as error:
             damaged[seed] = str(error)
             assert isinstance(source, Path)
@@ -100,12 +106,6 @@ def write_point(
         if isinstance(source, Path):
             RunPlaces(source).clear(keep_target=False)
     return damaged
-
-
-def set_aside(path: Path) -> None:
-    """Keep what cannot be read under another name; its runs are carried out again."""
-    if path.exists():
-        os.replace(path, path.with_name(path.name + ".damaged"))
 
 
 def _read(path: Path) -> RunContents:
@@ -124,6 +124,8 @@ def _read_present(
                         contents[run.seed] = run.contents()
                     except FileFormatError as error:
                         damaged[run.seed] = str(error)
+    except NewerFormatError:
+        raise
     except FileFormatError as error:
         damaged.update(dict.fromkeys(seeds, str(error)))
 
@@ -186,6 +188,8 @@ class Store:
             try:
                 with Ensemble(point.path, RunFile) as runs:
                     ends = _ends(runs)
+            except NewerFormatError:
+                raise
             except (FileFormatError, KeyError):
                 set_aside(point.path)
         point.stored = set(ends)
@@ -196,8 +200,10 @@ class Store:
             if _is_finished(here, member):
                 if member.id in self._own:  # the sweep was killed while it tidied up
                     RunPlaces(file).clear(keep_target=False)
+                    _free(file)
             elif _is_finished(own, member):
                 here, point.fresh[seed] = own, file
+                _free(file)
             else:
                 point.missing.add(seed)
                 continue
@@ -244,11 +250,17 @@ class Store:
         """
         if if_due and time.monotonic() - self._saved_at < SAVE_SECONDS:
             return
+        failure: StorageError | None = None
         for point in self._points.values():
             in_memory = any(isinstance(run, RunContents) for run in point.fresh.values())
             if in_memory or not if_due:
-                self._save(point)
+                try:
+                    self._save(point)
+                except StorageError as error:
+                    failure = error  # where one does not fit a smaller one may
         self._saved_at = time.monotonic()
+        if failure is not None:
+            raise failure
 
     def _save(self, point: _Point) -> None:
         if not point.fresh:
@@ -259,7 +271,9 @@ class Store:
         try:
             lost = write_point(point.path, fresh, compression, kept)
         except StorageError:
-            point.fresh = fresh
+            point.fresh = {
+                seed: self._save_alone(point.members[seed], run) for seed, run in fresh.items()
+            }
             raise
         except FlowsimError as error:
             reason = f"does not go with the runs in {point.path} ({error}); use another folder"
@@ -269,6 +283,17 @@ class Store:
         for seed, reason in lost.items():
             if seed in point.members:
                 self.failed[point.members[seed].id] = f"{reason}; the same sweep repeats this run"
+
+    def _save_alone(self, member: Member, run: RunContents | Path) -> RunContents | Path:
+        """Give a run that is only in memory a file of its own, if that fits on the disk."""
+        if isinstance(run, Path):
+            return run
+        file = self._folder.member_file(member)
+        try:
+            put(file, file_image(run))
+        except StorageError:
+            return run
+        return file
 
     def source(self, member: Member) -> Path | Stored | None:
         """Where a run is now; None if there is none."""
@@ -297,11 +322,20 @@ def _end_of(file: Path) -> tuple[str, str, str]:
     try:
         with RunFile(file) as run:
             return _end(run)
+    except NewerFormatError:
+        raise
     except FlowsimError:
         # Not by our doing; but nobody would be able to go on with it.
-        set_aside(file)
+        if file.exists():
+            set_aside(file)
         RunPlaces(file).clear(keep_target=False)
         return _NOTHING
+
+
+def _free(file: Path) -> None:
+    """Remove the lock that a killed process has left; nobody will take it again."""
+    with suppress(FlowsimError), RunLock(file):
+        pass
 
 
 def _is_finished(end: tuple[str, str, str], member: Member) -> bool:

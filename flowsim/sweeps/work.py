@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 import warnings
@@ -11,7 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from flowsim.errors import DataWarning, StorageError
+from flowsim.config import Experiment
+from flowsim.errors import DataWarning, FlowsimError, StorageError
 from flowsim.recording.contents import RunContents
 from flowsim.recording.hdf5 import file_image
 from flowsim.recording.places import put
@@ -74,10 +76,11 @@ def run_unit(
     with warnings.catch_warnings(), _listening(interruption) as heard:
         # The parent has made the same data, and has shown these.
         warnings.simplefilter("ignore", DataWarning)
+        together = _run_together(unit, options, threads, heard)
         for member in unit.members:
-            if heard.name:
+            if heard.name and member.id not in together:
                 break
-            outcome = _run_member(member, runs, options, threads, heard)
+            outcome = together.get(member.id) or _run_member(member, runs, options, threads, heard)
             if outcome is not None:
                 outcomes.append(outcome)
             if runs is not None and time.monotonic() - saved >= SAVE_SECONDS:
@@ -104,6 +107,39 @@ def _listening(interruption: Interruption | None) -> Iterator[Interruption]:
             signal.signal(number, handler)
 
 
+def _run_together(
+    unit: Unit, options: dict[str, Any], threads: int | None, interruption: Interruption
+) -> dict[str, Outcome]:
+    """Carry out what can be done in compiled code; outcomes by the members' identities.
+
+    What goes wrong here is left to the ordinary way, which says so of each run.
+    """
+    from flowsim.many import run_together
+
+    if options.get("observables"):
+        return {}
+    outcomes = {}
+    experiments = [_with_threads(member.experiment, threads) for member in unit.members]
+    with contextlib.suppress(FlowsimError):
+        found = run_together(
+            experiments, options.get("dataset"), options.get("activation"), interruption
+        )
+        for member, place in zip(unit.members, found, strict=True):
+            if place is not None:
+                contents = place[0].contents(place[1])
+                about = contents.attributes
+                outcomes[member.id] = Outcome(
+                    member.id, about["status"], about["stop_reason"], contents
+                )
+    return outcomes
+
+
+def _with_threads(experiment: Experiment, threads: int | None) -> Experiment:
+    if threads is None:
+        return experiment
+    return experiment.with_overrides({"integrate.threads": threads})
+
+
 def _run_member(
     member: Member,
     runs: Path | None,
@@ -114,11 +150,9 @@ def _run_member(
     """Carry out one run; None if a signal stopped it. What goes wrong goes into the outcome."""
     from flowsim.api import simulate_member
 
-    experiment = member.experiment
     path = None if runs is None else runs / f"{member.id}.h5"
     try:
-        if threads is not None:
-            experiment = experiment.with_overrides({"integrate.threads": threads})
+        experiment = _with_threads(member.experiment, threads)
         run, stopped = simulate_member(experiment, path, interruption=interruption, **options)
         with run:
             if stopped and run.status not in FINISHED:

@@ -31,13 +31,11 @@ from .lanes import (
     no_rows,
     positive_part,
     preactivation,
-    scaled,
     store,
     store_rows,
     table_row,
     total_of_lanes,
     velocity,
-    where_active,
 )
 
 BLOCK = 512
@@ -69,46 +67,6 @@ def pulled(x, pull, like, rows):
     for i in range(x.shape[0]):
         total = add_where_active(preactivation(x, i, rows), pull, i, total)
     return total
-
-
-@compiled
-def make_pull(residual, factor, x, leak, pull):
-    """Fill the table (n + 1, d) of what each sample adds to a neuron's pull.
-
-    Row i is (1 - leak) e_i x_i factor, for a neuron that is active on sample i; row n is
-    leak sum_i e_i x_i factor, the pull on a neuron that is active nowhere.
-    """
-    n, d = x.shape
-    for j in range(d):
-        nowhere = 0.0
-        for i in range(n):
-            one = residual[i] * factor * x[i, j]
-            pull[i, j] = (1.0 - leak) * one
-            nowhere += one
-        pull[n, j] = leak * nowhere
-
-
-@compiled
-def outputs_of_sums(sums, x, leak, leaky, f):
-    """f (n,) from the sums of `add_outputs` over all neurons, both without kappa."""
-    n, d = x.shape
-    for i in range(n):
-        if leaky:
-            straight = 0.0
-            for j in range(d):
-                straight += x[i, j] * sums[n + j]
-            f[i] = (1.0 - leak) * sums[i] + leak * straight
-        else:
-            f[i] = sums[i]
-
-
-@compiled
-def add_blocks(partial, total):
-    """Add the blocks' rows (blocks, k) up in the order of the blocks."""
-    total[:] = 0.0
-    for block in range(partial.shape[0]):
-        for i in range(total.shape[0]):
-            total[i] += partial[block, i]
 
 
 @internal
@@ -367,148 +325,3 @@ def error_sweep(
             add_outputs(0, filled, x, like, state, leaky, sums)
             gather(sums, partial[block], e)
         gather(squares, partial_squares, block)
-
-
-@compiled
-def register_sweep(
-    first, last, x, pull, like, factors, theta, memory, base, error, stage, fresh, leaky,
-    partial,
-):  # fmt: skip
-    """Stage of a low-storage method, in place; see `TwoLayerKernels.advance_registers`.
-
-    ``stage`` (5,) is (delta, gamma1, gamma2, beta, error_weight) in the state's dtype.
-    """
-    neurons, rows = theta.shape[1], theta.shape[0]
-    width = LANE_BYTES // theta.itemsize
-    pair = 2 * width
-    state = np.empty((rows, BLOCK), theta.dtype)
-    rest = np.zeros((4, rows, pair), theta.dtype)
-    sums = np.empty((partial.shape[1], width), theta.dtype)
-    for block in range(first, last):
-        start = block * BLOCK
-        size = min(BLOCK, neurons - start)
-        whole = size - size % pair
-        move_registers(
-            start, whole, 0, x, pull, like, factors, theta, memory, base, error, stage, fresh,
-            state,
-        )  # fmt: skip
-        filled = whole
-        if whole < size:
-            filled += pair
-            left, column = size - whole, start + whole
-            copy_columns(theta, column, rest[0], 0, left)
-            copy_columns(memory, column, rest[1], 0, left)
-            copy_columns(base, column, rest[2], 0, left)
-            copy_columns(error, column, rest[3], 0, left)
-            move_registers(
-                0, pair, whole, x, pull, like, factors, rest[0], rest[1], rest[2], rest[3],
-                stage, fresh, state,
-            )  # fmt: skip
-            copy_columns(rest[0], 0, theta, column, left)
-            copy_columns(rest[1], 0, memory, column, left)
-            copy_columns(rest[3], 0, error, column, left)
-        sums[:] = 0.0
-        add_outputs(0, filled, x, like, state, leaky, sums)
-        gather(sums, partial, block)
-
-
-@internal
-def move_registers(
-    start, count, to, x, pull, like, factors, theta, memory, base, error, stage, fresh, state
-):
-    """The neurons of `register_sweep` that fill whole vectors."""
-    width = LANE_BYTES // theta.itemsize
-    for column in range(start, start + count, width):
-        rows = load_rows(theta, column, like)
-        moving = velocity(rows, pulled(x, pull, like, rows), factors[0], factors[1])
-        start_here = load_rows(base, column, like)
-        away = add_scaled(rows, -1.0, start_here)
-        remembered = scaled(stage[0], away)
-        if not fresh:
-            remembered = add_rows(load_rows(memory, column, like), remembered)
-        store_rows(memory, column, remembered)
-        store_rows(error, column, add_scaled(load_rows(error, column, like), stage[4], moving))
-        change = add_scaled(scaled(stage[1], away), stage[2], remembered)
-        new = add_rows(start_here, add_scaled(change, stage[3], moving))
-        store_rows(theta, column, new)
-        store_rows(state, to + column - start, new)
-
-
-@compiled
-def grams(first, last, group, x, like, leak, theta, partial):
-    """Gram matrices of the two layers, as `flowsim.kernels.cpu.measures.grams` describes them."""
-    n, rows = x.shape[0], theta.shape[0]
-    width = LANE_BYTES // theta.itemsize
-    buffers = np.empty((2, n, 4 * width), theta.dtype)
-    rest = np.zeros((rows, 4 * width), theta.dtype)
-    sums = np.empty((n * (n + 1), width), theta.dtype)
-    total = np.empty((1, n * (n + 1)))
-    gram_blocks(
-        first, last, group, x, like, leak, theta, partial, buffers[0], buffers[1], rest, sums, total
-    )
-
-
-@internal
-def gram_blocks(
-    first, last, group, x, like, leak, theta, partial, values, signals, rest, sums, total
-):
-    """`grams` with its buffers given; ``rest`` holds zeros in the columns that nothing fills."""
-    n, neurons = x.shape[0], theta.shape[1]
-    n_blocks = (neurons + BLOCK - 1) // BLOCK
-    quad = values.shape[1]
-    for g in range(first, last):
-        partial[g] = 0.0
-        for block in range(g * group, min((g + 1) * group, n_blocks)):
-            start = block * BLOCK
-            size = min(BLOCK, neurons - start)
-            whole = size - size % quad
-            sums[:] = 0.0
-            for column in range(start, start + whole, quad):
-                features(theta, column, x, like, leak, values, signals)
-                add_pairs(values, signals, sums)
-            if whole < size:
-                copy_columns(theta, start + whole, rest, 0, size - whole)
-                features(rest, 0, x, like, leak, values, signals)
-                add_pairs(values, signals, sums)
-            gather(sums, total, 0)
-            place = 0
-            for i in range(n):
-                for j in range(i + 1):
-                    partial[g, 0, i, j] += total[0, place]
-                    partial[g, 1, i, j] += total[0, place + 1]
-                    place += 2
-
-
-@internal
-def features(theta, start, x, like, leak, values, signals):
-    """sigma(z_i) and a sigma'(z_i) of as many neurons as ``values`` (n, neurons) has columns."""
-    width = LANE_BYTES // theta.itemsize
-    for column in range(0, values.shape[1], width):
-        rows = load_rows(theta, start + column, like)
-        low = scaled(leak, (rows[0],))[0]
-        for i in range(x.shape[0]):
-            z = preactivation(x, i, rows)
-            store(values, i, column, where_active(z, z, scaled(leak, (z,))[0]))
-            store(signals, i, column, where_active(z, rows[0], low))
-
-
-@internal
-def add_pairs(values, signals, sums):
-    """Add the products of all pairs of samples, over four vectors of neurons, to ``sums``."""
-    width = LANE_BYTES // values.itemsize
-    place = 0
-    for i in range(values.shape[0]):
-        v0, v1 = load(values, i, 0), load(values, i, width)
-        v2, v3 = load(values, i, 2 * width), load(values, i, 3 * width)
-        s0, s1 = load(signals, i, 0), load(signals, i, width)
-        s2, s3 = load(signals, i, 2 * width), load(signals, i, 3 * width)
-        for j in range(i + 1):
-            total = multiply_add(v0, load(values, j, 0), load(sums, place, 0))
-            total = multiply_add(v1, load(values, j, width), total)
-            total = multiply_add(v2, load(values, j, 2 * width), total)
-            store(sums, place, 0, multiply_add(v3, load(values, j, 3 * width), total))
-            total = multiply_add(s0, load(signals, j, 0), load(sums, place + 1, 0))
-            total = multiply_add(s1, load(signals, j, width), total)
-            total = multiply_add(s2, load(signals, j, 2 * width), total)
-            store(sums, place + 1, 0, multiply_add(s3, load(signals, j, 3 * width), total))
-            place += 2

@@ -14,109 +14,29 @@ shorter than 64 bytes LLVM takes several.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Any
-
-import llvmlite.binding
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic
 
-LANE_BYTES = 64
-"""Of one vector: the widest registers there are. Part of the results: bits depend on it."""
+from .lane_code import (
+    INDEX,
+    LANE_BYTES,
+    Lanes,
+    add_to,
+    as_vector,
+    fused_multiply_add,
+    inner_product,
+    load_vector,
+    row_address,
+    row_address_at,
+    splat,
+    table_numbers,
+)
 
-_INDEX = ir.IntType(64)
+__all__ = ["LANE_BYTES"]
 
-
-class Lanes(types.Type):
-    """Numba type of a vector of ``width`` numbers of type ``real``."""
-
-    def __init__(self, real: Any) -> None:
-        self.real = real
-        self.width = 8 * LANE_BYTES // real.bitwidth
-        super().__init__(name=f"Lanes({real})")
-
-
-@register_model(Lanes)
-class _LanesModel(models.PrimitiveModel):
-    def __init__(self, manager: Any, lanes: Lanes) -> None:
-        scalar = ir.DoubleType() if lanes.real.bitwidth == 64 else ir.FloatType()
-        super().__init__(manager, lanes, ir.VectorType(scalar, lanes.width))
-
-
-def lanes_width(itemsize: int) -> int:
-    """Numbers of ``itemsize`` bytes in a vector."""
-    return LANE_BYTES // itemsize
-
-
-# Pieces of generated code.
-
-
-def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
-    return context.make_array(kind)(context, builder, array).data
-
-
-def _row_address(context: Any, builder: Any, kind: Any, array: Any, row: int, column: Any) -> Any:
-    """Address of ``array[row, column]`` of a C-contiguous array (rows, neurons)."""
-    whole = context.make_array(kind)(context, builder, array)
-    length = cgutils.unpack_tuple(builder, whole.shape)[1]
-    index = builder.add(builder.mul(_INDEX(row), length), column)
-    return builder.gep(whole.data, [index])
-
-
-def _as_vector(builder: Any, address: Any, vector: Any) -> Any:
-    return builder.bitcast(address, vector.as_pointer())
-
-
-def _load(builder: Any, address: Any, vector: Any, itemsize: int) -> Any:
-    return builder.load(_as_vector(builder, address, vector), align=itemsize)
-
-
-def _splat(builder: Any, value: Any, vector: Any) -> Any:
-    nothing = ir.Constant(vector, ir.Undefined)
-    first = builder.insert_element(nothing, value, ir.IntType(32)(0))
-    everywhere = ir.Constant(ir.VectorType(ir.IntType(32), vector.count), [0] * vector.count)
-    return builder.shuffle_vector(first, nothing, everywhere)
-
-
-@cache
-def _fuses() -> bool:
-    """Whether the processor multiplies and adds in one instruction."""
-    features = llvmlite.binding.get_host_cpu_features()
-    return bool(features.get("fma", True))  # only x86 lists it, and may lack it
-
-
-def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
-    if not _fuses():
-        return builder.fadd(builder.fmul(a, b), c)
-    vector = a.type
-    bits = 64 if isinstance(vector.element, ir.DoubleType) else 32
-    name = f"llvm.fma.v{vector.count}f{bits}"
-    kind = ir.FunctionType(vector, [vector] * 3)
-    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
-
-
-def _inner(builder: Any, pairs: list[tuple[Any, Any]]) -> Any:
-    total = builder.fmul(*pairs[0])
-    for a, b in pairs[1:]:
-        total = _multiply_add(builder, a, b, total)
-    return total
-
-
-def _table_row(
-    context: Any, builder: Any, kind: Any, table: Any, i: Any, count: int, vector: Any
-) -> list[Any]:
-    """Row i of a C-contiguous table (n, count), every number in all lanes."""
-    data = _data(context, builder, kind, table)
-    first = builder.mul(i, _INDEX(count))
-    numbers = (
-        builder.load(builder.gep(data, [builder.add(first, _INDEX(j))])) for j in range(count)
-    )
-    return [_splat(builder, number, vector) for number in numbers]
-
-
-# The operations. `like` is a tuple whose length tells the number of inputs d.
+# `like` is a tuple whose length tells the number of inputs d.
 
 
 @intrinsic
@@ -128,9 +48,9 @@ def load_rows(typingctx, array, column, like):
     def codegen(context, builder, signature, arguments):
         kind, vector = signature.args[0], context.get_value_type(lanes)
         loaded = [
-            _load(
+            load_vector(
                 builder,
-                _row_address(context, builder, kind, arguments[0], row, arguments[1]),
+                row_address(context, builder, kind, arguments[0], row, arguments[1]),
                 vector,
                 kind.dtype.bitwidth // 8,
             )
@@ -158,9 +78,9 @@ def load_slope(typingctx, slopes, j, column, like):
         first = builder.mul(builder.mul(j, height), length)
         loaded = []
         for row in range(rows.count):
-            index = builder.add(builder.add(first, builder.mul(_INDEX(row), length)), column)
+            index = builder.add(builder.add(first, builder.mul(INDEX(row), length)), column)
             address = builder.gep(whole.data, [index])
-            loaded.append(_load(builder, address, vector, kind.dtype.bitwidth // 8))
+            loaded.append(load_vector(builder, address, vector, kind.dtype.bitwidth // 8))
         return context.make_tuple(builder, rows, loaded)
 
     return rows(slopes, types.intp, types.intp, like), codegen
@@ -173,8 +93,8 @@ def store_rows(typingctx, array, column, rows):
     def codegen(context, builder, signature, arguments):
         kind = signature.args[0]
         for row, value in enumerate(cgutils.unpack_tuple(builder, arguments[2])):
-            address = _row_address(context, builder, kind, arguments[0], row, arguments[1])
-            target = _as_vector(builder, address, value.type)
+            address = row_address(context, builder, kind, arguments[0], row, arguments[1])
+            target = as_vector(builder, address, value.type)
             builder.store(value, target, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
@@ -189,7 +109,8 @@ def table_row(typingctx, table, i, like):
 
     def codegen(context, builder, signature, arguments):
         kind, vector = signature.args[0], context.get_value_type(lanes)
-        numbers = _table_row(context, builder, kind, *arguments[:2], rows.count, vector)
+        source, row, _ = arguments
+        numbers = table_numbers(context, builder, kind, source, row, rows.count, vector)
         return context.make_tuple(builder, rows, numbers)
 
     return rows(table, types.intp, like), codegen
@@ -203,8 +124,10 @@ def preactivation(typingctx, x, i, rows):
         kind = signature.args[0]
         weights = cgutils.unpack_tuple(builder, arguments[2])[1:]
         vector = weights[0].type
-        point = _table_row(context, builder, kind, arguments[0], arguments[1], len(weights), vector)
-        return _inner(builder, list(zip(point, weights, strict=True)))
+        point = table_numbers(
+            context, builder, kind, arguments[0], arguments[1], len(weights), vector
+        )
+        return inner_product(builder, list(zip(point, weights, strict=True)))
 
     return rows.dtype(x, types.intp, rows), codegen
 
@@ -217,7 +140,7 @@ def add_where_active(typingctx, z, table, i, sums):
         z, table, i, sums = arguments
         active = builder.fcmp_ordered(">", z, ir.Constant(z.type, None))
         before = cgutils.unpack_tuple(builder, sums)
-        added = _table_row(context, builder, signature.args[1], table, i, len(before), z.type)
+        added = table_numbers(context, builder, signature.args[1], table, i, len(before), z.type)
         after = [
             builder.select(active, builder.fadd(old, new), old)
             for old, new in zip(before, added, strict=True)
@@ -261,9 +184,9 @@ def velocity(typingctx, rows, pull, output_factor, input_factor):
     def codegen(context, builder, signature, arguments):
         a, *weights = cgutils.unpack_tuple(builder, arguments[0])
         pulls = cgutils.unpack_tuple(builder, arguments[1])
-        own = _inner(builder, list(zip(weights, pulls, strict=True)))
-        output = builder.fmul(_splat(builder, arguments[2], a.type), own)
-        lever = builder.fmul(_splat(builder, arguments[3], a.type), a)
+        own = inner_product(builder, list(zip(weights, pulls, strict=True)))
+        output = builder.fmul(splat(builder, arguments[2], a.type), own)
+        lever = builder.fmul(splat(builder, arguments[3], a.type), a)
         inputs = [builder.fmul(lever, one) for one in pulls]
         return context.make_tuple(builder, signature.return_type, [output, *inputs])
 
@@ -278,8 +201,10 @@ def add_scaled(typingctx, rows, factor, others):
     def codegen(context, builder, signature, arguments):
         mine = cgutils.unpack_tuple(builder, arguments[0])
         theirs = cgutils.unpack_tuple(builder, arguments[2])
-        factor = _splat(builder, arguments[1], mine[0].type)
-        added = [_multiply_add(builder, factor, b, a) for a, b in zip(mine, theirs, strict=True)]
+        factor = splat(builder, arguments[1], mine[0].type)
+        added = [
+            fused_multiply_add(builder, factor, b, a) for a, b in zip(mine, theirs, strict=True)
+        ]
         return context.make_tuple(builder, signature.return_type, added)
 
     return rows(rows, rows.dtype.real, rows), codegen
@@ -291,7 +216,7 @@ def scaled(typingctx, factor, rows):
 
     def codegen(context, builder, signature, arguments):
         mine = cgutils.unpack_tuple(builder, arguments[1])
-        factor = _splat(builder, arguments[0], mine[0].type)
+        factor = splat(builder, arguments[0], mine[0].type)
         values = [builder.fmul(factor, value) for value in mine]
         return context.make_tuple(builder, signature.return_type, values)
 
@@ -316,7 +241,7 @@ def multiply_add(typingctx, a, b, c):
     """a b + c of single vectors."""
 
     def codegen(context, builder, signature, arguments):
-        return _multiply_add(builder, *arguments)
+        return fused_multiply_add(builder, *arguments)
 
     return c(a, b, c), codegen
 
@@ -328,8 +253,10 @@ def load(typingctx, array, row, column):
 
     def codegen(context, builder, signature, arguments):
         kind = signature.args[0]
-        address = _row_address_at(context, builder, kind, *arguments)
-        return _load(builder, address, context.get_value_type(lanes), kind.dtype.bitwidth // 8)
+        address = row_address_at(context, builder, kind, *arguments)
+        return load_vector(
+            builder, address, context.get_value_type(lanes), kind.dtype.bitwidth // 8
+        )
 
     return lanes(array, types.intp, types.intp), codegen
 
@@ -340,20 +267,12 @@ def store(typingctx, array, row, column, value):
 
     def codegen(context, builder, signature, arguments):
         kind = signature.args[0]
-        address = _row_address_at(context, builder, kind, *arguments[:3])
-        target = _as_vector(builder, address, arguments[3].type)
+        address = row_address_at(context, builder, kind, *arguments[:3])
+        target = as_vector(builder, address, arguments[3].type)
         builder.store(arguments[3], target, align=kind.dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, value), codegen
-
-
-def _row_address_at(
-    context: Any, builder: Any, kind: Any, array: Any, row: Any, column: Any
-) -> Any:
-    whole = context.make_array(kind)(context, builder, array)
-    length = cgutils.unpack_tuple(builder, whole.shape)[1]
-    return builder.gep(whole.data, [builder.add(builder.mul(row, length), column)])
 
 
 @intrinsic
@@ -377,8 +296,8 @@ def add_squares(typingctx, sums, row, rows):
         table, row, rows = arguments
         values = cgutils.unpack_tuple(builder, rows)
         for offset, part in enumerate((values[:1], values[1:])):
-            target = builder.add(row, _INDEX(offset))
-            _add_to(context, builder, signature.args[0], table, target, [(v, v) for v in part])
+            target = builder.add(row, INDEX(offset))
+            add_to(context, builder, signature.args[0], table, target, [(v, v) for v in part])
         return context.get_dummy_value()
 
     return types.void(sums, types.intp, rows), codegen
@@ -392,23 +311,11 @@ def add_products(typingctx, sums, row, rows):
         table, row, rows = arguments
         a, *weights = cgutils.unpack_tuple(builder, rows)
         for j, weight in enumerate(weights):
-            target = builder.add(row, _INDEX(j))
-            _add_to(context, builder, signature.args[0], table, target, [(a, weight)])
+            target = builder.add(row, INDEX(j))
+            add_to(context, builder, signature.args[0], table, target, [(a, weight)])
         return context.get_dummy_value()
 
     return types.void(sums, types.intp, rows), codegen
-
-
-def _add_to(
-    context: Any, builder: Any, kind: Any, table: Any, row: Any, pairs: list[tuple[Any, Any]]
-) -> None:
-    """Add the products of the pairs to the vector in a row of a table."""
-    address = _row_address_at(context, builder, kind, table, row, _INDEX(0))
-    vector, itemsize = pairs[0][0].type, kind.dtype.bitwidth // 8
-    total = _load(builder, address, vector, itemsize)
-    for a, b in pairs:
-        total = _multiply_add(builder, a, b, total)
-    builder.store(total, _as_vector(builder, address, vector), align=itemsize)
 
 
 @intrinsic
@@ -422,7 +329,7 @@ def add_squared_difference(typingctx, sums, row, a, b):
             a, b = builder.fpext(a, wide), builder.fpext(b, wide)
         difference = builder.fsub(a, b)
         pair = [(difference, difference)]
-        _add_to(context, builder, signature.args[0], table, row, pair)
+        add_to(context, builder, signature.args[0], table, row, pair)
         return context.get_dummy_value()
 
     return types.void(sums, types.intp, a, b), codegen
@@ -434,9 +341,10 @@ def total_of_lanes(typingctx, table, row):
 
     def codegen(context, builder, signature, arguments):
         kind = signature.args[0]
-        address = _row_address_at(context, builder, kind, *arguments, _INDEX(0))
+        source, row_ = arguments
+        address = row_address_at(context, builder, kind, source, row_, INDEX(0))
         vector = context.get_value_type(Lanes(kind.dtype))
-        total = _load(builder, address, vector, kind.dtype.bitwidth // 8)
+        total = load_vector(builder, address, vector, kind.dtype.bitwidth // 8)
         if isinstance(vector.element, ir.FloatType):
             total = builder.fpext(total, ir.VectorType(ir.DoubleType(), vector.count))
         while total.type.count > 1:

@@ -6,7 +6,7 @@ import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
 
-from . import fused
+from . import fused, pairs, registers, samples
 from .passes import GRAM_GROUP, Passes
 from .threads import run_blocks
 
@@ -34,14 +34,14 @@ class FusedPasses(Passes):
             return self._no_pull
         pull = np.empty_like(self._no_pull)
         factor = self.field.multiplier / self.n_samples
-        fused.make_pull(residual, factor, self.field.x, self._leak, pull)
+        samples.make_pull(residual, factor, self.field.x, self._leak, pull)
         return pull
 
     def _outputs(self, partial: np.ndarray) -> np.ndarray:
         """f / kappa (n,) from the blocks' sums (blocks, n or n + d)."""
         sums, f = np.empty(self._width), np.empty(self.n_samples)
-        fused.add_blocks(partial, sums)
-        fused.outputs_of_sums(sums, self.field.x, self._leak, self._leaky, f)
+        samples.add_blocks(partial, sums)
+        samples.outputs_of_sums(sums, self.field.x, self._leak, self._leaky, f)
         return f
 
     def sweep(
@@ -75,12 +75,12 @@ class FusedPasses(Passes):
             [self._outputs(np.ascontiguousarray(partial[:, e])) for e in range(len(weights))]
         )
         total = np.empty(squares.shape[1])
-        fused.add_blocks(squares, total)
+        samples.add_blocks(squares, total)
         return outputs, total.reshape(-1, 2)
 
     def registers(self, theta, residual, memory, base, error, stage, fresh):
         run_blocks(
-            fused.register_sweep, self.n_blocks, self.threads, self.work,
+            registers.register_sweep, self.n_blocks, self.threads, self.work,
             self.x, self._pull(residual), self._like, self._factors, theta, memory, base, error,
             stage.astype(self.dtype), fresh, self._leaky, self._partial,
         )  # fmt: skip
@@ -88,6 +88,6 @@ class FusedPasses(Passes):
 
     def _run_grams(self, n_groups, work, theta, partial):
         run_blocks(
-            fused.grams, n_groups, self.threads, work,
+            pairs.grams, n_groups, self.threads, work,
             GRAM_GROUP, self.x, self._like, self.dtype.type(self._leak), theta, partial,
         )  # fmt: skip

@@ -47,6 +47,46 @@ def log_loss(residual):
     return math.log(half_mean_square(residual))
 
 
+@compiled
+def make_pull(residual, factor, x, leak, pull):
+    """Fill the table (n + 1, d) of what each sample adds to a neuron's pull.
+
+    Row i is (1 - leak) e_i x_i factor, for a neuron that is active on sample i; row n is
+    leak sum_i e_i x_i factor, the pull on a neuron that is active nowhere.
+    """
+    n, d = x.shape
+    for j in range(d):
+        nowhere = 0.0
+        for i in range(n):
+            one = residual[i] * factor * x[i, j]
+            pull[i, j] = (1.0 - leak) * one
+            nowhere += one
+        pull[n, j] = leak * nowhere
+
+
+@compiled
+def outputs_of_sums(sums, x, leak, leaky, f):
+    """f (n,) from the sums of `add_outputs` over all neurons, both without kappa."""
+    n, d = x.shape
+    for i in range(n):
+        if leaky:
+            straight = 0.0
+            for j in range(d):
+                straight += x[i, j] * sums[n + j]
+            f[i] = (1.0 - leak) * sums[i] + leak * straight
+        else:
+            f[i] = sums[i]
+
+
+@compiled
+def add_blocks(partial, total):
+    """Add the blocks' rows (blocks, k) up in the order of the blocks."""
+    total[:] = 0.0
+    for block in range(partial.shape[0]):
+        for i in range(total.shape[0]):
+            total[i] += partial[block, i]
+
+
 # The root of a function on [0, 1], positive at 0 and negative at 1, by regula falsi with the
 # Illinois rule. The caller evaluates it: a bracket is (low, value, high, value, side, count).
 

@@ -1,0 +1,133 @@
+"""Which runs may be carried out in compiled code, and what they then have in common."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from flowsim.config import Experiment
+from flowsim.data import Dataset
+from flowsim.execution import method_options, stop_rules
+from flowsim.kernels.activations import Activation
+from flowsim.kernels.cpu.choice import MOST_FUSED_INPUTS
+from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
+from flowsim.preparation import make_network, resolve_method, scalar_targets
+from flowsim.recording.plans import plan_series
+from flowsim.recording.recorder import SeriesPlan
+from flowsim.recording.schedules import Linear, Logarithmic, Never, Schedule
+from flowsim.steppers.events import StopRules
+from flowsim.steppers.kernel_bounded import KernelBounded
+from flowsim.steppers.methods import METHODS
+
+MOST_SAMPLES = 32
+"""n up to which the n x n side is compiled too."""
+
+_MOST_WORK = 4e6
+"""Multiply-adds of a pass up to which a network is small."""
+
+_MOST_MOMENTS = 10_000
+_DECADES = (-12, 13)
+"""Powers of ten within which logarithmic schedules are laid out; runs beyond go the other way."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the members of one ensemble are carried out: all that does not depend on the seed.
+
+    Attributes
+    ----------
+    experiment : Experiment
+        Of any of them.
+    dataset : Dataset
+    activation : Activation
+    method : str
+        With ``auto`` resolved.
+    stepper : KernelBounded
+    rules : StopRules
+    series : list of SeriesPlan
+        Observables, and snapshots if there are any.
+    """
+
+    experiment: Experiment
+    dataset: Dataset
+    activation: Activation
+    method: str
+    stepper: KernelBounded
+    rules: StopRules
+    series: list[SeriesPlan]
+
+    def network(self, experiment: Experiment) -> TwoLayerNetwork:
+        """The network of a member."""
+        return make_network(experiment, self.dataset, self.activation)
+
+    def flow(self, experiment: Experiment, initial: np.ndarray | None = None) -> TwoLayerFlow:
+        """A member's network bound to its data."""
+        return TwoLayerFlow(
+            self.network(experiment),
+            self.dataset.x,
+            scalar_targets(self.dataset.y, "y"),
+            initial=initial,
+            dtype=experiment.integrate.dtype,
+        )
+
+
+def plan_members(experiment: Experiment, dataset: Dataset, activation: Activation) -> Plan | None:
+    """Decide whether runs like this one may be carried out in compiled code.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    dataset : Dataset
+    activation : Activation
+
+    Returns
+    -------
+    Plan or None
+        None if they have to go the ordinary way.
+    """
+    section, record = experiment.integrate, experiment.record
+    network = make_network(experiment, dataset, activation)
+    n, d = dataset.x.shape
+    method = resolve_method(experiment, network, dataset.n_inputs)
+    stepper = METHODS[method](method_options(experiment, dataset.y))
+    small = (
+        n <= MOST_SAMPLES and d <= MOST_FUSED_INPUTS and work_of_pass(network, n, d) <= _MOST_WORK
+    )
+    plain = section.backend == "cpu" and not section.estimate_error and section.max_seconds is None
+    simple = not record.separate and record.kernel.schedule == "none" and dataset.x_test is None
+    known = activation.leak is not None and activation.name not in experiment.activations
+    if not (small and plain and simple and known):
+        return None
+    if not isinstance(stepper, KernelBounded):
+        return None
+    flow = TwoLayerFlow(network, dataset.x, scalar_targets(dataset.y, "y"), dtype=section.dtype)
+    series = plan_series(record, flow, {}, None)
+    rules = stop_rules(experiment)
+    if any(moments_of(plan.schedule, rules.t_max) is None for plan in series):
+        return None
+    return Plan(experiment, dataset, activation, method, stepper, rules, series)
+
+
+def work_of_pass(network: TwoLayerNetwork, n: int, d: int) -> float:
+    """Multiply-adds of a pass over the neurons."""
+    return float(network.neurons * n * (2 * d + 4))
+
+
+def moments_of(schedule: Schedule, t_max: float) -> np.ndarray | None:
+    """All moments of a schedule, ascending; None if it has no such list."""
+    match schedule:
+        case Never():
+            return np.empty(0)
+        case Logarithmic():
+            first, last = (round(schedule.per_decade * power) for power in _DECADES)
+            if last - first > _MOST_MOMENTS:
+                return None
+            return np.array([10.0 ** (k / schedule.per_decade) for k in range(first, last + 1)])
+        case Linear():
+            if not t_max / schedule.every < _MOST_MOMENTS:
+                return None
+            count = math.floor(t_max / schedule.every)
+            return np.array([k * schedule.every for k in range(1, count + 1)])
+    return None

@@ -1,0 +1,220 @@
+"""Steps of a member of an ensemble: its passes, its tangent kernel, the states between."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from . import fused, measures, pairs, samples
+from .fused import inlined, internal
+from .lanes import LANE_BYTES
+from .passes import GRAM_GROUP
+
+
+class Work(NamedTuple):
+    """What one thread works with."""
+
+    initial: np.ndarray
+    state: np.ndarray
+    new: np.ndarray
+    between: np.ndarray
+    slopes: np.ndarray
+    nothing: np.ndarray
+    partial: np.ndarray
+    sums: np.ndarray
+    pull: np.ndarray
+    row_partial: np.ndarray
+    gram_partial: np.ndarray
+    grams: np.ndarray
+    matrix: np.ndarray
+    counts: np.ndarray
+    weights: np.ndarray
+    here: np.ndarray
+    block: np.ndarray
+    block_sums: np.ndarray
+    features: np.ndarray
+    rest: np.ndarray
+    pair_sums: np.ndarray
+    pair_totals: np.ndarray
+
+
+@internal
+def make_work(problem, theta, stages):
+    """Buffers for the members of an ensemble.
+
+    The states are filled up with neurons that are zero, stay zero and add nothing, to a whole
+    number of vectors: no pass has a rest.
+    """
+    rows, lanes = theta.shape[1], LANE_BYTES // theta.itemsize
+    neurons = (theta.shape[2] + 4 * lanes - 1) // (4 * lanes) * (4 * lanes)
+    n, d = problem.x.shape
+    n_blocks = (theta.shape[2] + fused.BLOCK - 1) // fused.BLOCK
+    n_measured = (theta.shape[2] + measures.BLOCK - 1) // measures.BLOCK
+    n_groups = (n_blocks + GRAM_GROUP - 1) // GRAM_GROUP
+    width = n if problem.leak == 0.0 else n + d
+    return Work(
+        np.zeros((rows, neurons), theta.dtype),
+        np.empty((rows, neurons), theta.dtype),
+        np.empty((rows, neurons), theta.dtype),
+        np.empty((rows, neurons), theta.dtype),
+        np.empty((stages, rows, neurons), theta.dtype),
+        np.empty((rows, 0), theta.dtype),
+        np.empty((n_blocks, width)),
+        np.empty(width),
+        np.empty((n + 1, d), theta.dtype),
+        np.empty((n_measured, rows)),
+        np.empty((n_groups, 2, n, n)),
+        np.empty((2, n, n)),
+        np.empty((n, n)),
+        np.empty((n_measured, 2), np.int64),
+        np.empty(stages, theta.dtype),
+        np.empty(stages, theta.dtype),
+        np.empty((rows, fused.BLOCK), theta.dtype),
+        np.empty((width, lanes), theta.dtype),
+        np.empty((2, n, 4 * lanes), theta.dtype),
+        np.empty((rows, 0), theta.dtype),
+        np.empty((n * (n + 1), lanes), theta.dtype),
+        np.empty((1, n * (n + 1))),
+    )
+
+
+# Reading an array out of a named tuple counts a reference, with an atomic operation each. The two
+# functions that every step calls therefore get their arrays one by one.
+
+
+@inlined
+def residual_of(partial, sums, x64, y, leak, multiplier, out):
+    """e from the blocks' sums of the latest pass."""
+    samples.add_blocks(partial, sums)
+    samples.outputs_of_sums(sums, x64, leak, leak != 0.0, out)
+    for i in range(out.shape[0]):
+        out[i] = multiplier * out[i] - y[i]
+
+
+@internal
+def take_stages(
+    x, x64, y, like, leak, multiplier, factors, a, b, theta, residual, step, nothing, slopes, here,
+    weights, pull, partial, sums, block, block_sums, out, new,
+):  # fmt: skip
+    """One step of the method from ``theta``, ``residual`` into ``out``; e there into ``new``."""
+    n_blocks, stages = partial.shape[0], b.shape[0]
+    for stage in range(stages):
+        last = stage == stages - 1
+        for j in range(stage + 1):
+            weight = b[j] if last else a[stage + 1, j]
+            weights[j] = weight * step
+        for j in range(stage):
+            here[j] = a[stage, j] * step
+        factor = multiplier / y.shape[0]
+        if stage == 0:
+            samples.make_pull(residual, factor, x64, leak, pull)
+        else:
+            samples.make_pull(new, factor, x64, leak, pull)
+        fused.sweep_blocks(
+            0, n_blocks, x, pull, like, factors, theta if stage == 0 else nothing, theta, slopes,
+            stage, here, weights, slopes[stage], out, leak != 0.0, partial, block, block_sums,
+            stage > 0, True, stages > 1, True, last, True,
+        )  # fmt: skip
+        residual_of(partial, sums, x64, y, leak, multiplier, new)
+
+
+@internal
+def outputs(problem, multiplier, factors, theta, work, out):
+    """e at ``theta``."""
+    fused.sweep_blocks(
+        0, work.partial.shape[0], problem.x, work.pull, problem.like, factors, theta, theta,
+        work.slopes, 0, work.here, work.weights, work.nothing, work.nothing,
+        problem.leak != 0.0, work.partial, work.block, work.block_sums,
+        False, False, False, False, False, True,
+    )  # fmt: skip
+    residual_of(work.partial, work.sums, problem.x64, problem.y, problem.leak, multiplier, out)
+
+
+@internal
+def combine(problem, multiplier, factors, base, weights, work, out, residual):
+    """base + sum_j weights[j] slopes[j] into ``out``; e there."""
+    fused.sweep_blocks(
+        0, work.partial.shape[0], problem.x, work.pull, problem.like, factors, work.nothing, base,
+        work.slopes, weights.shape[0], work.here, weights, work.nothing, out,
+        problem.leak != 0.0, work.partial, work.block, work.block_sums,
+        False, False, False, True, True, True,
+    )  # fmt: skip
+    residual_of(work.partial, work.sums, problem.x64, problem.y, problem.leak, multiplier, residual)
+
+
+@inlined
+def dense_weights(dense, fraction, step, weights):
+    """Weights of the stages at a fraction of a step, with the step (Horner's scheme)."""
+    for j in range(dense.shape[0]):
+        total = 0.0
+        for k in range(dense.shape[1] - 1, -1, -1):
+            total = (total + dense[j, k]) * fraction
+        weights[j] = total * step
+
+
+@internal
+def between(problem, multiplier, factors, control, theta, residual, step, fraction, work, out):
+    """The state at a fraction of the step just taken, into work.between; e there into ``out``."""
+    if control.b.shape[0] == 1:
+        # Euler's path is a straight line: a shorter step is on it.
+        take_stages(
+            problem.x, problem.x64, problem.y, problem.like, problem.leak, multiplier, factors,
+            control.a, control.b, theta, residual, fraction * step, work.nothing, work.slopes,
+            work.here, work.weights, work.pull, work.partial, work.sums, work.block,
+            work.block_sums, work.between, out,
+        )  # fmt: skip
+        return 1
+    dense_weights(control.dense, fraction, step, work.weights)
+    combine(problem, multiplier, factors, theta, work.weights, work, work.between, out)
+    return 0
+
+
+@inlined
+def layer_squares(theta, reference, neurons, work, squares):
+    """Squares of (output, input) over the first ``neurons`` neurons."""
+    n_blocks = (neurons + measures.BLOCK - 1) // measures.BLOCK
+    measures.squared_norms(0, n_blocks, theta, reference, neurons, work.row_partial)
+    measures.add_by_layer(work.row_partial[:n_blocks], squares)
+
+
+@internal
+def tangent_kernel(problem, scale, theta, work, sizes):
+    """Gram matrices of (input, output) into work.grams, sizes of the layers; lambda_max(K/n)."""
+    output_mobility, input_mobility, squared = scale[1], scale[2], scale[3]
+    n = problem.y.shape[0]
+    pairs.gram_blocks(
+        0, work.gram_partial.shape[0], GRAM_GROUP, problem.x, problem.like, problem.leak, theta,
+        work.gram_partial, work.features[0], work.features[1], work.rest, work.pair_sums,
+        work.pair_totals,
+    )  # fmt: skip
+    for i in range(n):
+        for j in range(i + 1):
+            output, input_ = 0.0, 0.0
+            for group in range(work.gram_partial.shape[0]):
+                output += work.gram_partial[group, 0, i, j]
+                input_ += work.gram_partial[group, 1, i, j]
+            work.grams[0, i, j] = work.grams[0, j, i] = input_ * squared * problem.inner[i, j]
+            work.grams[1, i, j] = work.grams[1, j, i] = output * squared
+    mobilities = np.array([input_mobility, output_mobility])
+    samples.weighted_sum(work.grams, mobilities, work.matrix)
+    squares = np.empty(2)
+    layer_squares(theta, work.nothing, theta.shape[1], work, squares)
+    sizes[0], sizes[1] = math.sqrt(squares[1]), math.sqrt(squares[0])
+    for i in range(n):
+        if not samples.all_finite(work.matrix[i]):
+            return math.inf
+    return max(samples.largest_eigenvalue(work.matrix) / n, 0.0)
+
+
+@inlined
+def relative_speed(scale, residual, grams, sizes):
+    """Largest |d theta_l / dtau| / |theta_l|; a layer that is zero altogether has no bound."""
+    fastest = 0.0
+    for layer in range(2):
+        if sizes[layer] > 0.0:
+            mobility = scale[2] if layer == 0 else scale[1]
+            speed = samples.layer_speed(grams, layer, mobility, residual)
+            fastest = max(fastest, speed / sizes[layer])
+    return fastest
