@@ -1,7 +1,7 @@
 """What a second thread gains, pass by pass: ``python -m benchmarks threads``.
 
 One thread and one a usable core take turns on the same network. Beside the kernels a plain copy
-of the state shows what the memory alone allows: where a copy gains nothing from another core,
+of a large array shows what the memory alone allows: where a copy gains nothing from another core,
 neither can a pass that only waits for memory.
 """
 
@@ -21,6 +21,7 @@ SHAPES = tuple(
 LARGEST = 1_000_000_000
 """Multiply-adds of a pass: what is larger tells nothing new and takes seconds."""
 COPIED = 256 << 20
+"""Bytes of the array that is copied."""
 DTYPES = ("float64", "float32")
 PASSES = ("outputs", "rate", "advance", "copy")
 ROUNDS, BUDGET = 9, 0.06
@@ -72,12 +73,13 @@ def main(quick: bool = False) -> None:
     rows = [measure(shape, dtype, 3 if quick else ROUNDS) for shape in chosen for dtype in DTYPES]
     table = Table(
         f"Gain from {usable_cores()} threads over one",
-        ["m", "n", "d", "dtype", *(f"{name} ns" for name in PASSES), *PASSES],
-        note="ns: a neuron with one thread, the least of the rounds. Gains are medians of ratios "
-        "within a round. Copy: of memory of the size of the state.",
+        ["m", "n", "d", "dtype", *(f"{name} ns" for name in PASSES[:-1]), "copy GB/s", *PASSES],
+        note="ns: a neuron with one thread, the least of the rounds; GB/s: read and written by a "
+        f"copy of {COPIED >> 20} MiB with one thread. Gains are medians of ratios within a round.",
     )
     for row in rows:
-        ns = [f"{1e9 * row.one[name] / row.shape[0]:.2f}" for name in PASSES]
+        ns = [f"{1e9 * row.one[name] / row.shape[0]:.2f}" for name in PASSES[:-1]]
+        ns.append(f"{2e-9 * COPIED / row.one['copy']:.1f}")
         gains = [f"{row.gain[name]:.2f}" for name in PASSES]
         table.rows.append([*map(str, row.shape), row.dtype, *ns, *gains])
     report("threads", [table], [asdict(row) for row in rows], quick)
