@@ -8,7 +8,11 @@ from importlib import import_module
 BENCHMARKS = {
     "work_precision": "error of RD against cost, every method, the published problem",
     "invariants": "conserved quantities, monotone loss, orders of the tableaux",
-    "rhs": "nanoseconds a neuron of the kernels",
+    "rhs": "residual and gradient against other programs and the machine's roofline",
+    "steps": "what a step costs above its right-hand sides, or above a copy of the state",
+    "width": "cost and memory against the width, to fifty million neurons",
+    "threads": "what a second thread gains, pass by pass",
+    "ensemble": "networks a second, a thousand small ones, against other solvers",
     "controllers": "attempts of rival step-size controllers",
     "recording": "what saving costs: plain, recorded, with checkpoints",
     "durability": "runs killed, stopped and starved at random moments (half an hour)",

@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +51,20 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         **{module.__name__: module.__version__ for module in (fs, np, scipy, numba)},
+        "blas": blas(),
     }
+
+
+def blas() -> str:
+    """The linear algebra of NumPy: library, version, the kernels it has chosen, threads."""
+    from threadpoolctl import threadpool_info
+
+    found = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    if not found:
+        return "unknown"
+    pool = found[0]
+    kernels = f"{pool.get('architecture') or 'kernels unknown'}, {pool['num_threads']} threads"
+    return f"{pool['internal_api']} {pool['version']} ({kernels})"
 
 
 def _processor() -> str:
@@ -90,9 +104,15 @@ def number(value: float | None, digits: int = 2) -> str:
     return "-" if value is None else f"{value:.{digits - 1}e}"
 
 
-def report(name: str, tables: Sequence[Table], data: Any, quick: bool) -> None:
-    """Print tables; unless quick, write them and the data under ``results/``."""
-    where = machine() | {"load before": round(LOAD, 1)}
+def report(
+    name: str, tables: Sequence[Table], data: Any, quick: bool, packages: Sequence[str] = ()
+) -> None:
+    """Print tables; unless quick, write them and the data under ``results/``.
+
+    ``packages`` are those whose versions belong to the measurement besides those of `machine`.
+    """
+    versions = {package: version(package) or "not installed" for package in packages}
+    where = machine() | versions | {"load before": round(LOAD, 1)}
     line = ", ".join(f"{key} {value}" for key, value in where.items())
     command = f"python -m benchmarks {name}"
     text = f"## {name}\n\n`{command}` on: {line}\n\n" + "\n".join(t.markdown() for t in tables)
@@ -102,6 +122,14 @@ def report(name: str, tables: Sequence[Table], data: Any, quick: bool) -> None:
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
     write_json(RESULTS / f"{name}.json", {"command": command, "machine": where, "data": data})
+
+
+def version(package: str) -> str | None:
+    """The installed version of a package; None without it."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from flowsim.errors import FlowsimError
@@ -257,3 +258,114 @@ def _versions(versions: Any) -> str:
     if not isinstance(table, Mapping):
         return "—"
     return ", ".join(f"{name} {version}" for name, version in table.items())
+
+
+def print_diagnosis(found: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print what `flowsim.cli.diagnosis.diagnose` has found, a line a subject."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=18, no_wrap=True)
+    table.add_column(overflow="fold")
+    for subject, text in _diagnosis_rows(found):
+        table.add_row(escape(subject), text)
+    _console().print(table)
+
+
+def _diagnosis_rows(found: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    for part, rows in _DIAGNOSES.items():
+        content = found[part]
+        if set(content) == {"error"}:
+            yield part, f"[red]not known[/red]: {escape(content['error'])}"
+        else:
+            yield from rows(content)
+
+
+def _rows_of_versions(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    first = ("flowsim", "python", "system")
+    yield "flowsim", f"{content['flowsim']}, Python {content['python']}, {content['system']}"
+    rest = (f"{name} {version or '—'}" for name, version in content.items() if name not in first)
+    yield "versions", escape(", ".join(rest))
+
+
+def _rows_of_backends(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, state in content.items():
+        verdict = "[green]available[/green]" if state["available"] else "[yellow]no[/yellow]"
+        yield f"backend {name}", ": ".join(filter(None, [verdict, escape(state["reason"])]))
+
+
+def _rows_of_processor(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "processor", escape(f"{content['model']} (LLVM: {content['llvm_name'] or '—'})")
+    yield (
+        "cores",
+        f"{content['usable_cores']} usable of {content['cores']}; "
+        f"{content['default_threads']} threads by default",
+    )
+    yield "vectors", ", ".join(content["vector"]) or "none known: kernels may be slow"
+    caches = (f"L{one['level']} {_size(one['bytes'])}" for one in content["caches"])
+    yield "caches", ", ".join(caches) or "—"
+
+
+def _rows_of_memory(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    limit = "" if content["limit"] is None else f", limited to {_size(content['limit'])}"
+    yield "memory", f"{_size(content['total'])}, {_size(content['available'])} available{limit}"
+
+
+def _rows_of_blas(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    libraries = dict.fromkeys(
+        f"{one['library']} {one['version'] or '—'}, kernels {one['kernels'] or '—'}, "
+        f"{one['threads']} threads"
+        for one in content["libraries"]
+    )
+    yield "BLAS", escape("; ".join(libraries)) or "none found"
+
+
+def _rows_of_compiled(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if content["folder"] is None:
+        yield "compiled kernels", "—"
+        return
+    there = f"{content['functions']} functions" if content["functions"] else "none yet"
+    yield "compiled kernels", escape(f"{there}, in {content['folder']}")
+    if not content["writable"]:
+        remedy = "set NUMBA_CACHE_DIR to a folder that can, or every process compiles anew"
+        yield "", f"[red]cannot be written[/red]: {remedy}"
+
+
+def _rows_of_gpu(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    listed = (
+        f"{one['name']}, {one['memory']}, driver {one['driver']}" for one in content["listed"]
+    )
+    yield "GPU", escape("; ".join(listed)) or "none found"
+    if "version" in content["cupy"]:
+        devices = (
+            f"{one['name']} ({_size(one['memory'])}, compute capability "
+            f"{one['compute_capability']})"
+            for one in content["cupy"]["devices"]
+        )
+        yield "CuPy", escape(f"{content['cupy']['version']}: {', '.join(devices) or 'no device'}")
+
+
+def _rows_of_environment(content: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if content:
+        yield "environment", escape(", ".join(f"{name}={value}" for name, value in content.items()))
+
+
+def _size(n_bytes: int | None) -> str:
+    """Return a size with three digits and a binary unit."""
+    if n_bytes is None:
+        return "—"
+    size, units = float(n_bytes), ["B", "KiB", "MiB", "GiB", "TiB"]
+    while size >= 1024 and len(units) > 1:
+        size /= 1024
+        units.pop(0)
+    return f"{size:.3g} {units[0]}"
+
+
+_DIAGNOSES: dict[str, Callable[[Mapping[str, Any]], Iterator[tuple[str, str]]]] = {
+    "versions": _rows_of_versions,
+    "backends": _rows_of_backends,
+    "processor": _rows_of_processor,
+    "memory": _rows_of_memory,
+    "blas": _rows_of_blas,
+    "compiled": _rows_of_compiled,
+    "gpu": _rows_of_gpu,
+    "environment": _rows_of_environment,
+}
