@@ -12,6 +12,7 @@ from flowsim.data import Dataset
 from flowsim.execution import method_options, stop_rules
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.choice import MOST_FUSED_INPUTS
+from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.preparation import make_network, resolve_method, scalar_targets
 from flowsim.recording.plans import plan_series
@@ -70,6 +71,7 @@ class Plan:
             scalar_targets(self.dataset.y, "y"),
             initial=initial,
             dtype=experiment.integrate.dtype,
+            threads=experiment.integrate.threads or usable_cores(),
         )
 
 

@@ -19,6 +19,16 @@ MODEL = {
     "flowsim.data",
     "flowsim.kernels",
 }
+RUNNING = MODEL | {
+    "flowsim.config",
+    "flowsim.networks",
+    "flowsim.steppers",
+    "flowsim.recording",
+    "flowsim.result",
+    "flowsim.preparation",
+    "flowsim.file_groups",
+    "flowsim.execution",
+}
 RULES: dict[str, set[str]] = {
     "flowsim": {"*"},
     "flowsim.errors": set(),
@@ -76,8 +86,12 @@ RULES: dict[str, set[str]] = {
         "flowsim.continuing",
         "flowsim.file_groups",
     },
+    "flowsim.ensemble_plans": RUNNING,
+    "flowsim.ensembles": RUNNING | {"flowsim.ensemble_plans", "flowsim.execution"},
+    "flowsim.many": RUNNING | {"flowsim.ensemble_plans", "flowsim.ensembles", "flowsim.execution"},
     "flowsim.api": MODEL
     | {
+        "flowsim.many",
         "flowsim.config",
         "flowsim.steppers",
         "flowsim.recording",
@@ -95,6 +109,9 @@ RULES: dict[str, set[str]] = {
         "flowsim.recording",
         "flowsim.result",
         "flowsim.api",
+        "flowsim.ensemble_plans",
+        "flowsim.ensembles",
+        "flowsim.many",
     },
     "flowsim.cli": {"*"},
 }

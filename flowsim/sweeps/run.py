@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -14,7 +15,7 @@ import numpy as np
 from flowsim.config import load_grid
 from flowsim.config.source import Overrides, overrides_without_effect
 from flowsim.data import Dataset, from_arrays
-from flowsim.errors import ConfigError
+from flowsim.errors import ConfigError, FlowsimError
 from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.steppers.interruption import Interruption
 from flowsim.sweeps.folder import SweepFolder
@@ -243,6 +244,8 @@ def _execute(
     if not members:
         return
     workers = min(workers, len(members))
+    if workers > 1:
+        _compile_once(members[0], options)
     units = cut(members, workers)
     if ledger.store is not None:
         units = [replace(unit, whole=ledger.store.is_whole(unit)) for unit in units]
@@ -282,6 +285,21 @@ def _execute(
         carry_out(units, call, workers, note, give_up, stop)
     if interruption.name:
         raise SweepStopped(interruption.name)
+
+
+def _compile_once(member: Member, options: dict[str, Any]) -> None:
+    """Compile here what all workers would otherwise compile side by side; they find it on disk."""
+    from flowsim.ensemble_plans import plan_members
+    from flowsim.ensembles import warm_up
+    from flowsim.kernels.activations import ACTIVATIONS
+
+    with contextlib.suppress(FlowsimError):
+        experiment = member.experiment
+        dataset = options.get("dataset") or experiment.make_dataset()
+        activation = options.get("activation") or ACTIVATIONS[experiment.network.activation]
+        plan = plan_members(experiment, dataset, activation)
+        if plan is not None:
+            warm_up(plan)
 
 
 def _result(
