@@ -13,6 +13,7 @@ BENCHMARKS = {
     "width": "cost and memory against the width, to fifty million neurons",
     "threads": "what a second thread gains, pass by pass",
     "ensemble": "networks a second, a thousand small ones, against other solvers",
+    "paths": "what a pass costs each way; makes the table that the choice is made by",
     "controllers": "attempts of rival step-size controllers",
     "recording": "what saving costs: plain, recorded, with checkpoints",
     "durability": "runs killed, stopped and starved at random moments (half an hour)",

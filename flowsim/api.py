@@ -6,7 +6,7 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
@@ -67,6 +67,7 @@ def simulate(experiment: Source | None = None, **options: Any) -> Run: ...
 def simulate(
     experiment: Source | Sequence[Source] | None = None,
     *,
+    seeds: int | Sequence[int] | None = None,
     output: str | Path | None = None,
     overwrite: bool = False,
     resume: str = "auto",
@@ -90,6 +91,8 @@ def simulate(
     experiment : path, mapping or Experiment, or a list of these, optional
         An experiment file, or the same as Python objects. A list's small networks run together,
         in compiled code (see `flowsim.ensembles`); its runs are kept in memory.
+    seeds : int or sequence of int, optional
+        The experiment with so many seeds, from its own on, or with these: a list of runs.
     output : path, optional
         The run file; without it the run is kept in memory. While it grows it is ``run.h5.part``,
         with its checkpoint beside it.
@@ -140,13 +143,17 @@ def simulate(
         If another process is writing the output, or the network does not fit into memory.
     """
     arrays = dict(x=x, y=y, x_test=x_test, y_test=y_test)
-    if isinstance(experiment, Sequence) and not isinstance(experiment, str):
+    if isinstance(experiment, list | tuple) or seeds is not None:
         alone = {
             "output": output, "scratch": scratch, "initial": initial, "observables": observables
         }  # fmt: skip
-        return _simulate_list(experiment, sections, dataset, arrays, activation, alone)
+        sources: Sequence[Any] = (
+            experiment if isinstance(experiment, list | tuple) else [experiment]
+        )
+        return _simulate_list(sources, seeds, sections, dataset, arrays, activation, alone)
+    single = cast("Source | None", experiment)
     job = _job(
-        experiment, sections, dataset, arrays, initial, activation, observables or {},
+        single, sections, dataset, arrays, initial, activation, observables or {},
         output=output, overwrite=overwrite, resume=resume, lock=lock, scratch=scratch,
         progress=progress,
     )  # fmt: skip
@@ -158,7 +165,8 @@ def simulate(
 
 
 def _simulate_list(
-    sources: Sequence[Source],
+    sources: Sequence[Source | None],
+    seeds: int | Sequence[int] | None,
     sections: Mapping[str, Mapping[str, Any]],
     dataset: Dataset | None,
     arrays: Mapping[str, np.ndarray | None],
@@ -184,11 +192,22 @@ def _simulate_list(
         if dataset is not None or given:
             dataset, given = own, {}
         resolved.append(experiment)
+    if seeds is not None:
+        resolved = [one.with_seed(seed) for one in resolved for seed in _seeds_of(one, seeds)]
     interruption = Interruption()
     runs = simulate_list(resolved, dataset, activation, interruption)
     if interruption.name not in ("", "SIGINT"):
         signal.raise_signal(signal.Signals[interruption.name])
     return runs
+
+
+def _seeds_of(experiment: Experiment, seeds: int | Sequence[int]) -> Sequence[int]:
+    if isinstance(seeds, list | tuple | range | np.ndarray):
+        return seeds
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
+        raise ConfigError(f"seeds = {seeds!r}: must be how many seeds (at least 1) or a list")
+    first = experiment.network.seed
+    return range(first, first + seeds)
 
 
 def run_experiment(experiment: Experiment, output: Path, **options: Any) -> tuple[Run, str]:

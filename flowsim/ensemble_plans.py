@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from flowsim.config import Experiment
+from flowsim.config.sections import Integrate
 from flowsim.data import Dataset
 from flowsim.execution import method_options, stop_rules
 from flowsim.kernels.activations import Activation
-from flowsim.kernels.cpu.choice import MOST_FUSED_INPUTS
+from flowsim.kernels.cpu.choice import choose_way
 from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.preparation import make_network, resolve_method, scalar_targets
@@ -72,6 +73,7 @@ class Plan:
             initial=initial,
             dtype=experiment.integrate.dtype,
             threads=experiment.integrate.threads or usable_cores(),
+            passes=experiment.integrate.passes,
         )
 
 
@@ -94,9 +96,7 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
     n, d = dataset.x.shape
     method = resolve_method(experiment, network, dataset.n_inputs)
     stepper = METHODS[method](method_options(experiment, dataset.y))
-    small = (
-        n <= MOST_SAMPLES and d <= MOST_FUSED_INPUTS and work_of_pass(network, n, d) <= _MOST_WORK
-    )
+    small = n <= MOST_SAMPLES and work_of_pass(network, n, d) <= _MOST_WORK
     plain = section.backend == "cpu" and not section.estimate_error and section.max_seconds is None
     simple = not record.separate and record.kernel.schedule == "none" and dataset.x_test is None
     known = activation.leak is not None and activation.name not in experiment.activations
@@ -104,12 +104,21 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
         return None
     if not isinstance(stepper, KernelBounded):
         return None
+    if _way(network, dataset, section) != "piecewise":
+        return None
     flow = TwoLayerFlow(network, dataset.x, scalar_targets(dataset.y, "y"), dtype=section.dtype)
     series = plan_series(record, flow, {}, None)
     rules = stop_rules(experiment)
     if any(moments_of(plan.schedule, rules.t_max) is None for plan in series):
         return None
     return Plan(experiment, dataset, activation, method, stepper, rules, series)
+
+
+def _way(network: TwoLayerNetwork, dataset: Dataset, section: Integrate) -> str:
+    """How the CPU would pass over the neurons."""
+    if section.passes != "auto":
+        return section.passes
+    return choose_way(network.field_on(dataset.x), network.neurons, np.dtype(section.dtype))
 
 
 def work_of_pass(network: TwoLayerNetwork, n: int, d: int) -> float:

@@ -305,6 +305,7 @@ def _make_flow(job: Job) -> TwoLayerFlow:
         backend=section.backend,
         dtype=section.dtype,
         threads=section.threads or usable_cores(),
+        passes=section.passes,
     )
 
 
@@ -361,5 +362,6 @@ def _test_residual(dataset: Dataset, flow: TwoLayerFlow) -> Callable[[Any], np.n
         backend=flow.backend,
         dtype=flow.dtype,
         threads=flow.threads,
+        passes=flow.passes,
     )
     return on_test.residual

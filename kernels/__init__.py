@@ -18,9 +18,17 @@ BACKENDS = {
 }
 """Backends by name: the module that is imported on first use, and its class."""
 
+PASSES = ("auto", "general", "piecewise", "matrix")
+"""Values of ``integrate.passes``; a backend that knows but one way ignores them."""
+
 
 def two_layer_kernels(
-    backend: str, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int = 1
+    backend: str,
+    field: TwoLayerField,
+    neurons: int,
+    dtype: np.dtype,
+    threads: int = 1,
+    passes: str = "auto",
 ) -> TwoLayerKernels:
     """Bind a two-layer vector field to a backend.
 
@@ -35,6 +43,8 @@ def two_layer_kernels(
         float64 or float32.
     threads : int
         At most this many.
+    passes : str
+        Which of its ways to pass over the neurons a backend takes, one of `PASSES`.
 
     Raises
     ------
@@ -42,4 +52,4 @@ def two_layer_kernels(
         If there is no such backend.
     """
     module, name = BACKENDS[backend]
-    return getattr(import_module(module), name)(field, neurons, np.dtype(dtype), threads)
+    return getattr(import_module(module), name)(field, neurons, np.dtype(dtype), threads, passes)

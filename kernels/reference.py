@@ -19,12 +19,17 @@ class ReferenceKernels:
     neurons : int
     dtype : numpy.dtype
         Of the state; all arithmetic is float64.
-    threads : int
+    threads, passes
         Ignored.
     """
 
     def __init__(
-        self, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int = 1
+        self,
+        field: TwoLayerField,
+        neurons: int,
+        dtype: np.dtype,
+        threads: int = 1,
+        passes: str = "auto",
     ) -> None:
         self.field = field
         self.neurons = neurons

@@ -13,6 +13,8 @@ from flowsim.kernels import BACKENDS, two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
 from flowsim.kernels.cpu import fused as fused_module
 from flowsim.kernels.cpu import sweep as sweep_module
+from flowsim.kernels.cpu.choice import MOST_FUSED_INPUTS, WAYS, choose_way
+from flowsim.kernels.cpu.costs import COSTS
 from flowsim.kernels.cpu.fused import BLOCK
 from flowsim.kernels.cpu.passes import GRAM_GROUP
 from flowsim.kernels.interface import TwoLayerField
@@ -82,8 +84,9 @@ def test_cpu_agrees_with_the_reference_on_random_shapes(n, d, neurons, seed, dty
     compare(make_field(n, d, activation, seed), neurons, dtype, seed)
 
 
-def compare(field, neurons, dtype, seed=1):
-    reference, cpu = pair(field, neurons, dtype)
+def compare(field, neurons, dtype, seed=1, passes="auto"):
+    reference = two_layer_kernels("reference", field, neurons, dtype)
+    cpu = two_layer_kernels("cpu", field, neurons, dtype, passes=passes)
     tolerance = TOLERANCE[dtype]
     theta = reference.array(state(field, neurons, seed))
     residual = np.random.default_rng(seed + 1).normal(size=len(field.x))
@@ -126,6 +129,44 @@ def compare(field, neurons, dtype, seed=1):
         assert cpu.activity(theta) == reference.activity(theta)
 
 
+@pytest.mark.parametrize("passes", sorted(WAYS))
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "linear", "tanh"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_every_way_of_passing_agrees_with_the_reference(passes, activation, dtype):
+    for n, d, neurons in ((5, 3, 700), (7, 20, 1100), (1, 1, 3)):
+        compare(make_field(n, d, activation, scale=0.7), neurons, dtype, passes=passes)
+
+
+def test_signs_that_were_kept_are_those_of_the_weights():
+    """A rate after an output pass, and one at weights changed behind the kernels' back."""
+    field = make_field(6, 9, "relu")
+    kept, fresh = (
+        two_layer_kernels("cpu", field, 1300, "float64", 2, passes="matrix") for _ in range(2)
+    )
+    residual = np.linspace(-1.0, 1.0, 6)
+    for change in (0.0, 1.0, 1e-9):
+        theta = kept.array(state(field, 1300))
+        kept.outputs(theta)
+        theta[3, 700] += change
+        theta[1, 1299] -= change
+        out, expected = kept.empty(), kept.empty()
+        kept.rate(theta, residual, out)
+        fresh.rate(theta, residual, expected)
+        assert np.array_equal(out, expected)
+
+
+def test_the_way_is_chosen_from_the_table_alone():
+    for dtype, table in COSTS.items():
+        for (neurons, n, d), costs in table.items():
+            field = make_field(n, d)
+            way = choose_way(field, neurons, np.dtype(dtype))
+            assert costs[way] == min(costs.values())
+    assert choose_way(make_field(4, 2, "tanh"), 1000, np.dtype("float64")) != "piecewise"
+    wide = make_field(8, MOST_FUSED_INPUTS + 1)
+    assert choose_way(wide, 10**4, np.dtype("float64")) != "piecewise"
+    assert two_layer_kernels("cpu", wide, 9, "float64", 1, "piecewise").passes.block > 0
+
+
 def compare_stages(reference, cpu, theta, residual, slopes, outputs_size, rate_size, tolerance):
     """A stage that is made again from slopes, and the end of a step with two errors."""
     here, weights = np.array([0.2, -0.1]), np.array([0.3, 0.1, -0.2])
@@ -142,9 +183,9 @@ def compare_stages(reference, cpu, theta, residual, slopes, outputs_size, rate_s
 
 
 def test_a_stage_made_again_is_the_stage_that_was_stored():
-    for activation in ("relu", "tanh"):
+    for activation, passes in (("relu", "piecewise"), ("tanh", "general"), ("relu", "matrix")):
         field = make_field(4, 3, activation)
-        _, cpu = pair(field, 700, "float64")
+        cpu = two_layer_kernels("cpu", field, 700, "float64", passes=passes)
         theta, slopes = cpu.array(state(field, 700)), cpu.empty(2)
         slopes[:] = np.random.default_rng(5).normal(size=slopes.shape)
         here, weights, e = np.array([0.5, 0.25]), np.array([0.1, 0.2, 0.7]), np.ones(4)
@@ -251,7 +292,7 @@ def test_advance_in_place_of_its_own_input():
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_bits_do_not_depend_on_threads_or_on_the_run(dtype):
     field = make_field(6, 3)
-    neurons = 40_000
+    neurons = 60_000
     theta = state(field, neurons).astype(dtype)
     residual = np.linspace(-1, 1, 6)
     seen = set()

@@ -51,7 +51,8 @@ CASES = {
     "euler": {"integrate__method": "euler"},
     "float32": {"integrate__dtype": "float32"},
     "leaky": {"network__activation": "leaky_relu"},
-    "linear": {"network__activation": "linear", "integrate__max_steps": 25},
+    "linear": {"network__activation": "linear", "integrate__method": "heun",
+               "integrate__max_steps": 25},
     "several blocks": {"network__width": 1100},
     "one neuron": {"network__width": 1, "integrate__max_steps": 100},
     "t_max": {"integrate__t_max": 20.0},
@@ -199,3 +200,18 @@ def test_results_are_those_of_a_small_step(tmp_path):
     ]  # fmt: skip
     exact = np.array([run.relative_change["input"] for run in fine])
     assert np.max(np.abs(runs.relative_change["input"] / exact - 1.0)) < 5e-3
+
+
+def test_seeds_are_a_list_of_the_same_experiment():
+    runs = fs.simulate(experiment(3), seeds=2)
+    assert [int(run.attributes["seed"]) for run in runs] == [3, 4]
+    assert runs[1].relative_change == fs.simulate(experiment(4)).relative_change
+    assert runs[1].attributes["config"] == fs.simulate(experiment(4)).attributes["config"]
+    chosen = fs.simulate(experiment(), seeds=[9, 5])
+    assert [int(run.attributes["seed"]) for run in chosen] == [9, 5]
+
+
+@pytest.mark.parametrize("seeds", [0, -1, True, "2", 1.5, [-1], [0.5]])
+def test_bad_seeds_are_refused(seeds):
+    with pytest.raises(ConfigError, match="seed"):
+        fs.simulate(experiment(), seeds=seeds)

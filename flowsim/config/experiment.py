@@ -6,11 +6,12 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import tomli_w
 
 from flowsim.config.data_section import DataSection, File, Function, Points
@@ -160,6 +161,23 @@ class Experiment:
             As `load_experiment`.
         """
         return load_experiment(self, overrides)
+
+    def with_seed(self, seed: int) -> Experiment:
+        """Return the same experiment with another seed, without checking all of it again.
+
+        Raises
+        ------
+        ConfigError
+            If ``seed`` is not a whole number from 0 on.
+        """
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+            raise ConfigError(f"network.seed = {seed!r}: must be a whole number, 0 or larger")
+        own = {**self.given.get("network", {}), "seed": int(seed)}
+        return replace(
+            self,
+            network=self.network.model_copy(update={"seed": int(seed)}),
+            given={**self.given, "network": own},
+        )
 
 
 def load_experiment(

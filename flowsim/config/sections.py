@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from flowsim.config.fields import Count, Name, NonNegative, Positive, Section, Seed, one_of
 from flowsim.config.problems import unknown_choice
-from flowsim.kernels import BACKENDS
+from flowsim.kernels import BACKENDS, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.steppers import METHOD_NAMES
 
@@ -79,6 +79,7 @@ class Integrate(Section):
     dtype: Annotated[str, one_of(DTYPES)] = "float64"
     backend: Annotated[str, one_of(BACKENDS)] = "cpu"
     threads: int | None = Field(default=None, ge=1, le=4096, examples=[1])
+    passes: Annotated[str, one_of(PASSES)] = "auto"
     rtol: Annotated[Positive, Field(lt=1.0)] = 1e-3
     atol: NonNegative | None = Field(default=None, examples=[1e-6])
     first_step: Positive | None = Field(default=None, examples=[1e-3])

@@ -140,7 +140,7 @@ class TwoLayerFlow:
         Inputs (bias coordinate included) and targets.
     initial : (1 + d, neurons) array, optional
         Initial state; drawn from the seed if absent.
-    backend, dtype, threads
+    backend, dtype, threads, passes
         See `flowsim.kernels.two_layer_kernels`.
 
     Attributes
@@ -164,12 +164,13 @@ class TwoLayerFlow:
         backend: str = "cpu",
         dtype: str | np.dtype = "float64",
         threads: int = 1,
+        passes: str = "auto",
     ) -> None:
         self.network = network
         self.y = np.ascontiguousarray(y, np.float64)
         self.field = network.field_on(x)
         self.kernels = two_layer_kernels(
-            backend, self.field, network.neurons, np.dtype(dtype), threads
+            backend, self.field, network.neurons, np.dtype(dtype), threads, passes
         )
         if initial is None:
             initial = network.initial_values(x.shape[1])
@@ -177,6 +178,7 @@ class TwoLayerFlow:
         self.backend = backend
         self.dtype = np.dtype(dtype)
         self.threads = threads
+        self.passes = passes
         self.kinked = network.activation.kinked
         self.n_rhs = 0
         self.n_passes = 0

@@ -18,9 +18,6 @@ from . import measures
 from .activations import compile_activation
 from .threads import run_blocks
 
-_WORK_FOR_THREADS = 400_000
-"""Multiply-adds under which a pass ends sooner on one thread than it takes to wake a second."""
-
 _SAMPLES_FOR_BLAS = 64
 """Samples from which on a Gram matrix is faster by BLAS than by compiled loops."""
 
@@ -47,6 +44,8 @@ class Passes(ABC):
 
     block: ClassVar[int]
     """Neurons in a block."""
+    work_for_threads: ClassVar[float] = 4e5
+    """Multiply-adds under which a pass ends sooner on one thread than it takes to wake a second."""
 
     def __init__(self, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int) -> None:
         self.field, self.neurons, self.dtype = field, neurons, dtype
@@ -54,7 +53,7 @@ class Passes(ABC):
         self.x = np.ascontiguousarray(field.x, dtype)
         self.n_blocks = -(-neurons // self.block)
         self.work = float(self.block * self.n_samples * (2 * self.n_inputs + 4))
-        self.threads = threads if self.n_blocks * self.work > _WORK_FOR_THREADS else 1
+        self.threads = threads if self.n_blocks * self.work > self.work_for_threads else 1
         self.no_slopes = np.empty((0, 1 + self.n_inputs, neurons), dtype)
         self.no_state = np.empty((1 + self.n_inputs, 0), dtype)
 

@@ -25,16 +25,23 @@ class CpuKernels:
         of neurons are float64.
     threads : int
         At most this many threads; small networks use one.
+    passes : str
+        Way of passing over the neurons, see `flowsim.kernels.cpu.choice`.
     """
 
     def __init__(
-        self, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int = 1
+        self,
+        field: TwoLayerField,
+        neurons: int,
+        dtype: np.dtype,
+        threads: int = 1,
+        passes: str = "auto",
     ) -> None:
         self.field = field
         self.neurons = neurons
         self.dtype = np.dtype(dtype)
         self.n_samples, self.n_inputs = field.x.shape
-        self.passes = make_passes(field, neurons, self.dtype, threads)
+        self.passes = make_passes(field, neurons, self.dtype, threads, passes)
         self._inner = field.x @ field.x.T
 
     def array(self, values: np.ndarray) -> np.ndarray:
