@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import cache
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any
 
 _WORK_IN_A_SLICE = 1e8
 """Multiply-adds: a few hundredths of a second, or some tenths with the slowest activation."""
 
-_pools: dict[int, ThreadPoolExecutor] = {}
+_crews: dict[int, _Crew] = {}
 # A forked child has none of its parent's threads: it must not wait for them.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)
+    os.register_at_fork(after_in_child=_crews.clear)
 
 
 def usable_cores() -> int:
@@ -77,16 +78,72 @@ def _run_slice(
     if threads <= 1:
         function(first, last, *arguments)
         return
-    if threads not in _pools:
-        _pools[threads] = ThreadPoolExecutor(threads - 1, thread_name_prefix="flowsim-kernel")
+    if threads not in _crews:
+        _crews[threads] = _Crew(threads - 1)
     bounds = [first + (last - first) * part // threads for part in range(threads + 1)]
-    waiting: list[Future[None]] = [
-        _pools[threads].submit(function, bounds[part], bounds[part + 1], *arguments)
-        for part in range(1, threads)
-    ]
-    try:
-        function(first, bounds[1], *arguments)
-    finally:
-        # Even when interrupted: no thread may still write into arrays the caller thinks are his.
-        for future in waiting:
-            future.result()
+    parts = list(zip(bounds, bounds[1:], strict=False))
+    _crews[threads].run(function, parts, arguments)
+
+
+class _Crew:
+    """Threads that wait for parts of a loop.
+
+    Plain queues: a thread pool's futures cost more than a short pass over the neurons.
+
+    Parameters
+    ----------
+    size : int
+        Threads besides the one that calls.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._waiting: list[SimpleQueue[Any]] = [SimpleQueue() for _ in range(size)]
+        self._lock = Lock()
+        for number, queue in enumerate(self._waiting):
+            name = f"flowsim-kernel-{number}"
+            Thread(target=_work, args=(queue,), name=name, daemon=True).start()
+
+    def run(
+        self, function: Callable[..., None], parts: list[tuple[int, int]], arguments: tuple
+    ) -> None:
+        """Call ``function(first, last, *arguments)`` for all parts at once."""
+        if not self._lock.acquire(blocking=False):
+            # Another caller has the crew, and with it the cores.
+            function(parts[0][0], parts[-1][1], *arguments)
+            return
+        done: SimpleQueue[BaseException | None] = SimpleQueue()
+        try:
+            for queue, part in zip(self._waiting, parts[1:], strict=True):
+                queue.put((function, part, arguments, done))
+            missing, errors = len(parts) - 1, []
+            try:
+                function(*parts[0], *arguments)
+            finally:
+                # Even when interrupted: no thread may still write into arrays that the caller
+                # thinks are his. An interrupt while waiting comes again at the end.
+                while missing:
+                    try:
+                        error = done.get()
+                        missing -= 1
+                    except BaseException as interrupt:
+                        error = interrupt
+                    if error is not None:
+                        errors.append(error)
+        finally:
+            self._lock.release()
+        if errors:
+            raise errors[0]
+
+
+def _work(queue: SimpleQueue[Any]) -> None:
+    while True:
+        function, part, arguments, done = queue.get()
+        error: BaseException | None = None
+        try:
+            function(*part, *arguments)
+        except BaseException as raised:
+            error = raised
+        # Nothing of the work may outlive it here: its arrays can be large.
+        del function, part, arguments
+        done.put(error)
+        del done, error
