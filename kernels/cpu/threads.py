@@ -112,11 +112,12 @@ class _Crew:
             function(parts[0][0], parts[-1][1], *arguments)
             return
         done: SimpleQueue[BaseException | None] = SimpleQueue()
+        missing, errors = 0, []
         try:
-            for queue, part in zip(self._waiting, parts[1:], strict=True):
-                queue.put((function, part, arguments, done))
-            missing, errors = len(parts) - 1, []
             try:
+                for queue, part in zip(self._waiting, parts[1:], strict=True):
+                    missing += 1
+                    queue.put((function, part, arguments, done))
                 function(*parts[0], *arguments)
             finally:
                 # Even when interrupted: no thread may still write into arrays that the caller
