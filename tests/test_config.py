@@ -81,7 +81,8 @@ def test_defaults():
         "data": {"kind": "points", "bias": True, "x": [0.0, 1.0], "y": [1.0, 2.0]},
         "integrate": {
             "method": "auto", "rtol": 1e-3, "stop_loss": 1e-5, "steady_slope": 1e-4,
-            "steady_min_time": 1e4, "dtype": "float64", "backend": "cpu", "estimate_error": False,
+            "steady_min_time": 1e4, "dtype": "float64", "backend": "cpu",
+            "passes": "auto", "estimate_error": False,
         },
         "record": {
             "observables": {"schedule": "log", "per_decade": 20.0},
