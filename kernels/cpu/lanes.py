@@ -361,3 +361,19 @@ def total_of_lanes(typingctx, table, row):
         return builder.extract_element(total, ir.IntType(32)(0))
 
     return types.float64(table, types.intp), codegen
+
+
+@intrinsic
+def positive_bits(typingctx, table, row, column):
+    """Bits of which lanes of a vector in ``table`` (rows, columns) are positive, lane 0 lowest."""
+    lanes = Lanes(table.dtype)
+
+    def codegen(context, builder, signature, arguments):
+        kind = signature.args[0]
+        address = row_address_at(context, builder, kind, *arguments)
+        vector = context.get_value_type(lanes)
+        z = load_vector(builder, address, vector, kind.dtype.bitwidth // 8)
+        active = builder.fcmp_ordered(">", z, ir.Constant(vector, None))
+        return builder.zext(builder.bitcast(active, ir.IntType(lanes.width)), INDEX)
+
+    return types.int64(table, types.intp, types.intp), codegen

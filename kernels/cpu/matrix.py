@@ -21,12 +21,19 @@ import numpy as np
 from flowsim.kernels.interface import TwoLayerField
 
 from . import measures
-from .activations import call_both, call_value, compile_activation
+from .activations import FASTMATH, call_both, call_value, compile_activation
+from .lanes import LANE_BYTES, positive_bits
 from .passes import GRAM_GROUP, Passes
 from .sweep import move_registers
 from .threads import one_blas_thread, run_blocks
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+# The loops below take whole arrays and the place of the block in them: of a view the compiler does
+# not know that its rows are contiguous.
+
+
+_SPREAD = 2654435761
+"""Odd: its multiples differ in all their bits."""
 
 
 class _Buffers(NamedTuple):
@@ -61,9 +68,10 @@ def combine_columns(base, slopes, n_slopes, weights, velocity, use_velocity, sta
             target[k] = origin[k] + increment[k]
 
 
-@compiled
-def add_up_outputs(value, scale, z, output, size, s, partial):
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def add_up_outputs(value, scale, z, state, start, size, s, partial):
     """partial[i] = sum_k a_k sigma(z_ik), in float64."""
+    output = state[0, start : start + size]
     for i in range(z.shape[0]):
         call_value(value, z[i], s, size, scale)
         total = 0.0
@@ -87,15 +95,15 @@ def signals(both, scale, z, residual, size, s, ds, own):
 
 
 @compiled
-def keep_signs(z, size, signs):
-    """signs[i, k // 8] holds the bits of z_ik > 0, for k below ``size``."""
+def keep_signs(z, signs):
+    """signs[i, k // 8] holds the bits of z_ik > 0."""
+    width = LANE_BYTES // z.itemsize
     for i in range(z.shape[0]):
-        row = z[i]
-        for byte in range((size + 7) // 8):
-            bits = 0
-            for bit in range(min(8, size - 8 * byte)):
-                bits |= (1 if row[8 * byte + bit] > 0.0 else 0) << bit
-            signs[i, byte] = bits
+        for byte in range(0, signs.shape[1], width // 8):
+            bits = positive_bits(z, i, 8 * byte)
+            signs[i, byte] = bits & 255
+            if width == 16:
+                signs[i, byte + 1] = bits >> 8
 
 
 @compiled
@@ -104,38 +112,45 @@ def signals_of_signs(signs, leak, residual, size, signal):
     for i in range(signal.shape[0]):
         e = residual[i]
         low = leak * e
-        row, bits = signal[i], signs[i]
-        for k in range(size):
-            row[k] = e if (bits[k >> 3] >> (k & 7)) & 1 else low
+        row = signal[i]
+        for byte in range((size + 7) // 8):
+            bits = np.int32(signs[i, byte])
+            for bit in range(8):
+                row[8 * byte + bit] = e if (bits >> bit) & 1 else low
 
 
 @compiled
-def move_by_pull(output, factors, weights, size, velocity, use_weights):
-    """Turn the pull in velocity[1:] into velocities; velocity[0] is w . pull, or is there."""
-    own = velocity[0, :size]
+def move_by_pull(state, start, factors, size, velocity, to, use_weights):
+    """Turn the pull in velocity[1:] into velocities; velocity[0] is w . pull, or is there.
+
+    The block has its columns from ``start`` on in ``state``, from ``to`` on in ``velocity``.
+    """
+    output, own = state[0, start : start + size], velocity[0, to : to + size]
     if use_weights:
         own[:] = 0.0
-        for j in range(weights.shape[0]):
-            weight, pull = weights[j], velocity[1 + j, :size]
-            for k in range(size):
+    lever = np.empty(size, state.dtype)
+    for k in range(size):
+        lever[k] = factors[1] * output[k]
+    for j in range(1, velocity.shape[0]):
+        weight, pull = state[j, start : start + size], velocity[j, to : to + size]
+        for k in range(size):
+            if use_weights:
                 own[k] += weight[k] * pull[k]
+            pull[k] *= lever[k]
     for k in range(size):
         own[k] *= factors[0]
-    for j in range(1, velocity.shape[0]):
-        pull = velocity[j, :size]
-        for k in range(size):
-            pull[k] *= factors[1] * output[k]
 
 
 @compiled
-def checksum(bits):
-    """64 bits that change with any change of an array (rows, columns) of unsigned integers."""
+def checksum(bits, start, size):
+    """64 bits that change with any change of some columns of the rows from 1 on."""
     total = np.uint64(0)
-    for row in range(bits.shape[0]):
-        line = bits[row]
+    for row in range(1, bits.shape[0]):
+        line = bits[row, start : start + size]
         part = np.uint64(0)
-        for k in range(line.shape[0]):
-            part += np.uint64(line[k]) * np.uint64(2 * k + 1)
+        for k in range(size):
+            # The place goes in too: weights that change their places are others.
+            part += np.uint64(line[k]) ^ np.uint64(k * _SPREAD)
         total = total * np.uint64(6364136223846793005) + part
     return total
 
@@ -170,7 +185,7 @@ class MatrixPasses(Passes):
             self._own.buffers = _Buffers(
                 np.empty((rows, self.block), self.dtype),
                 np.empty((rows, self.block), self.dtype),
-                np.empty((self.n_samples, self.block), self.dtype),
+                np.zeros((self.n_samples, self.block), self.dtype),
                 np.empty(self.block, self.dtype),
                 np.empty(self.block, self.dtype),
             )
@@ -203,65 +218,79 @@ class MatrixPasses(Passes):
             size = min(self.block, self.neurons - start)
             columns = slice(start, start + size)
             if residual is not None:
+                state, at = theta, start
                 if here is not None:
                     combine_columns(
                         base, slopes, n_slopes, here, buffers.velocity, False, start, size,
                         buffers.state,
                     )  # fmt: skip
-                    state = buffers.state[:, :size]
-                else:
-                    state = theta[:, columns]
-                self._rate(block, state, residual, buffers)
-                if slope is not None:
-                    slope[:, columns] = buffers.velocity[:, :size]
+                    state, at = buffers.state, 0
+                alone = slope is not None and weights is None
+                velocity, to = (slope, start) if alone else (buffers.velocity, 0)
+                self._rate(block, state, at, size, residual, buffers, velocity, to)
+                if slope is not None and not alone:
+                    slope[:, columns] = velocity[:, :size]
             if weights is not None:
                 combine_columns(
                     base, slopes, n_slopes, weights, buffers.velocity, residual is not None,
                     start, size, buffers.state,
                 )  # fmt: skip
-                state = buffers.state[:, :size]
+                state, at = buffers.state, 0
                 if out is not None:
-                    out[:, columns] = state
-            elif outputs:
-                state = theta[:, columns]
+                    out[:, columns] = state[:, :size]
+            else:
+                state, at = theta, start
             if outputs:
-                self._outputs(block, state, buffers)
+                self._outputs(block, state, at, size, buffers)
 
-    def _rate(self, block: int, state: np.ndarray, residual: np.ndarray, buffers: _Buffers) -> None:
-        """Velocity of a block's neurons, into ``buffers.velocity``."""
-        size = state.shape[1]
-        z, velocity = buffers.z[:, :size], buffers.velocity[:, :size]
+    def _rate(
+        self,
+        block: int,
+        state: np.ndarray,
+        start: int,
+        size: int,
+        residual: np.ndarray,
+        buffers: _Buffers,
+        velocity: np.ndarray,
+        to: int,
+    ) -> None:
+        """Velocities of a block's neurons, into ``velocity`` from column ``to`` on."""
+        z, weights = buffers.z[:, :size], state[1:, start : start + size]
         if self._remembers:
-            if not (self._known[block] and self._sums[block] == self._checksum(state)):
-                np.matmul(self.x, state[1:], out=z)
-                self._remember(block, state, z)
-            signals_of_signs(self._signs[block], self._leak, residual, size, z)
+            known = self._known[block] and self._sums[block] == self._checksum(state, start, size)
+            if not known:
+                np.matmul(self.x, weights, out=z)
+                self._remember(block, state, start, size, buffers.z)
+            signals_of_signs(self._signs[block], self._leak, residual, size, buffers.z)
         else:
-            np.matmul(self.x, state[1:], out=z)
+            np.matmul(self.x, weights, out=z)
             signals(
-                self._activation.both, self._scale, z, residual, size, buffers.s, buffers.ds,
-                buffers.velocity[0],
+                self._activation.both, self._scale, buffers.z, residual, size, buffers.s,
+                buffers.ds, velocity[0, to : to + size],
             )  # fmt: skip
-        np.matmul(self._xt, z, out=velocity[1:])
-        move_by_pull(state[0], self._factors, state[1:], size, velocity, self._remembers)
+        np.matmul(self._xt, z, out=velocity[1:, to : to + size])
+        move_by_pull(state, start, self._factors, size, velocity, to, self._remembers)
 
-    def _outputs(self, block: int, state: np.ndarray, buffers: _Buffers) -> None:
-        size = state.shape[1]
-        z = buffers.z[:, :size]
-        np.matmul(self.x, state[1:], out=z)
+    def _outputs(
+        self, block: int, state: np.ndarray, start: int, size: int, buffers: _Buffers
+    ) -> None:
+        np.matmul(self.x, state[1:, start : start + size], out=buffers.z[:, :size])
         if self._remembers:
-            self._remember(block, state, z)
+            self._remember(block, state, start, size, buffers.z)
         add_up_outputs(
-            self._activation.value, self._scale, z, state[0], size, buffers.s, self._partial[block]
-        )
+            self._activation.value, self._scale, buffers.z, state, start, size, buffers.s,
+            self._partial[block],
+        )  # fmt: skip
 
-    def _checksum(self, state: np.ndarray) -> np.uint64:
-        return checksum(state[1:].view(self._integer))
+    def _checksum(self, state: np.ndarray, start: int, size: int) -> np.uint64:
+        return checksum(state.view(self._integer), start, size)
 
-    def _remember(self, block: int, state: np.ndarray, z: np.ndarray) -> None:
+    def _remember(
+        self, block: int, state: np.ndarray, start: int, size: int, z: np.ndarray
+    ) -> None:
         """Keep the signs of z, and what tells the weights they belong to."""
-        keep_signs(z, state.shape[1], self._signs[block])
-        self._sums[block] = self._checksum(state)
+        keep_signs(z, self._signs[block])
+        self._sums[block] = self._checksum(state, start, size)
         self._known[block] = True
 
     def registers(self, theta, residual, memory, base, error, stage, fresh):
@@ -280,10 +309,9 @@ class MatrixPasses(Passes):
         for block in range(first, last):
             start = block * self.block
             size = min(self.block, self.neurons - start)
-            state = theta[:, start : start + size]
-            self._rate(block, state, residual, buffers)
+            self._rate(block, theta, start, size, residual, buffers, buffers.velocity, 0)
             move_registers(buffers.velocity, theta, memory, base, error, stage, fresh, start, size)
-            self._outputs(block, state, buffers)
+            self._outputs(block, theta, start, size, buffers)
 
     def _run_grams(self, n_groups, work, theta, partial):
         run_blocks(
