@@ -76,7 +76,7 @@ def draw_rhs(cases: Sequence[Case], folder: Path) -> None:
         axes.set_yscale("log")
         axes.axhline(1.0, color="0.2", linewidth=0.8)
         axes.axhline(2.0, color="0.5", linewidth=0.7, linestyle=(0, (4, 3)), zorder=0)
-        axes.text(0.008, 0.9, f"({letter})  {dtype}", transform=axes.transAxes)
+        axes.text(0.02, 0.9, f"({letter})  {dtype}", transform=axes.transAxes)
         axes.tick_params(axis="x", length=0)
         shapes = [
             rf"$m =$ {number(float(m))}, $n = {n}$, $d = {d}$"
@@ -177,5 +177,5 @@ def draw_ensemble(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     axes.set_ylim(0.5 * min(speeds), 6.0 * max(speeds))
     axes.set_xlim(0.5 * min(errors), 2.0 * max(errors))
     axes.set(xlabel="relative error of RD, median and largest", ylabel="networks a second")
-    axes.legend(loc="upper right")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.0)
     _write(figure, folder, "ensemble")

@@ -292,7 +292,7 @@ def test_advance_in_place_of_its_own_input():
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_bits_do_not_depend_on_threads_or_on_the_run(dtype):
     field = make_field(6, 3)
-    neurons = 60_000
+    neurons = 150_000
     theta = state(field, neurons).astype(dtype)
     residual = np.linspace(-1, 1, 6)
     seen = set()
