@@ -180,7 +180,7 @@ def run_members(
     lists = _moment_lists(plan)
     columns = member_data.FIXED_COLUMNS + len(plan.dataset.x)
     each = state_bytes * (1 + len(lists[1]) + 3) + 8 * columns * (len(lists[0]) + 3)
-    batch = max(_SLICE * threads, int(_MEMORY / each))
+    batch = max(1, int(_MEMORY / each))
     finished = []
     with interruption.listening():
         for first in range(0, len(experiments), batch):
