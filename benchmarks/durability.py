@@ -110,13 +110,15 @@ def clear(folder: Path) -> None:
             file.unlink()
 
 
-def undisturbed(experiment: fs.Experiment, path: Path) -> float:
-    """Carry out the run to compare with; return its seconds."""
+def undisturbed(experiment: fs.Experiment, path: Path) -> tuple[float, float]:
+    """Carry out the run to compare with; return its seconds, in all and from the first step on."""
     start = time.perf_counter()
-    code = carry_out(experiment, path)
-    if code:
+    child = Child(experiment, path)
+    child.until_first_step()
+    stepping = time.perf_counter()
+    if code := child.wait():
         raise RuntimeError(f"{path}: the undisturbed run ended with exit code {code}")
-    return time.perf_counter() - start
+    return time.perf_counter() - start, time.perf_counter() - stepping
 
 
 def add(tallies: list[Tally]) -> Tally:
@@ -137,7 +139,7 @@ def _kills(root: Path, trials: int) -> dict[str, Tally]:
         experiment = configuration(**overrides)
         folder, whole = root / f"kill{seed}", root / f"whole{seed}.h5"
         folder.mkdir()
-        seconds = undisturbed(experiment, whole)
+        seconds, _ = undisturbed(experiment, whole)
         moments = vary(seed, 0.0, 1.05 * seconds, share)
         results[name] = add([kill(experiment, whole, folder, at, small) for at in moments])
         print(f"  {name}: {results[name]}", flush=True)
@@ -148,9 +150,9 @@ def _stops(root: Path, trials: int) -> dict[str, Tally]:
     kinds = {
         "a million neurons, steps of tenths of a second": {
             "network.width": 1_000_000,
-            "integrate.max_steps": 12,
+            "integrate.max_steps": 40,
             "integrate.method": "tsit54",
-            "record.snapshots.every": 4,
+            "record.snapshots.every": 10,
         },
         "many short steps": {},
     }
@@ -159,7 +161,8 @@ def _stops(root: Path, trials: int) -> dict[str, Tally]:
         experiment = configuration(**overrides)
         folder, whole = root / f"stop{seed}", root / f"whole_stop{seed}.h5"
         folder.mkdir()
-        seconds = undisturbed(experiment, whole)
+        # Not so late that the run may have come to its end before the signal does.
+        _, seconds = undisturbed(experiment, whole)
         moments = vary(100 + seed, 0.0, 0.7 * seconds, -(-trials // len(kinds)))
         results[name] = add([stop(experiment, whole, folder, at) for at in moments])
         print(f"  {name}: {results[name]}", flush=True)
