@@ -15,10 +15,10 @@ import flowsim as fs
 
 from .common import TARGETS, Table, X, report
 
-SECONDS = 15.0
+SECONDS = 11.0
 """About how long a run lasts: several commits at the default cadence."""
 
-REPEATS = 3
+REPEATS = 2
 SILENT = {"schedule": "none"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain (in memory, nothing recorded)": {"observables": SILENT, "snapshots": SILENT},
