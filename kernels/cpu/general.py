@@ -26,12 +26,6 @@ class BlockPasses(Passes):
         self._partial = np.empty((self.n_blocks, self.n_samples))
         self._nothing = np.empty(0, dtype)
 
-    def _scaled(self, residual: np.ndarray | None) -> np.ndarray:
-        """n and kappa go into the residual: the loop over neurons has one factor less."""
-        if residual is None:
-            return self._nothing
-        return (residual * (self.field.multiplier / self.n_samples)).astype(self.dtype)
-
     def sweep(
         self, theta, residual=None, base=None, slopes=None, here=None, weights=None, slope=None,
         out=None, outputs=True,
@@ -40,7 +34,8 @@ class BlockPasses(Passes):
         run_blocks(
             sweep.sweep, self.n_blocks, self.threads, self.work,
             self._activation.value, self._activation.both, self._scale,
-            self.x, self._mobility, self._scaled(residual), self._or_none(theta),
+            self.x, self._mobility,
+            self._nothing if residual is None else self._scaled(residual), self._or_none(theta),
             self._or_none(base), self.no_slopes if slopes is None else slopes, n_slopes,
             self._nothing if here is None else here.astype(self.dtype),
             self._nothing if weights is None else weights.astype(self.dtype),

@@ -195,9 +195,7 @@ class MatrixPasses(Passes):
         self, theta, residual=None, base=None, slopes=None, here=None, weights=None, slope=None,
         out=None, outputs=True,
     ):  # fmt: skip
-        scaled = None
-        if residual is not None:
-            scaled = (residual * (self.field.multiplier / self.n_samples)).astype(self.dtype)
+        scaled = None if residual is None else self._scaled(residual)
         with one_blas_thread():
             run_blocks(
                 self._blocks, self.n_blocks, self.threads, 2.0 * self.work,
@@ -294,7 +292,7 @@ class MatrixPasses(Passes):
         self._known[block] = True
 
     def registers(self, theta, residual, memory, base, error, stage, fresh):
-        scaled = (residual * (self.field.multiplier / self.n_samples)).astype(self.dtype)
+        scaled = self._scaled(residual)
         with one_blas_thread():
             run_blocks(
                 self._register_blocks, self.n_blocks, self.threads, 2.0 * self.work,

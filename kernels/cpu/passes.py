@@ -57,6 +57,10 @@ class Passes(ABC):
         self.no_slopes = np.empty((0, 1 + self.n_inputs, neurons), dtype)
         self.no_state = np.empty((1 + self.n_inputs, 0), dtype)
 
+    def _scaled(self, residual: np.ndarray) -> np.ndarray:
+        """e kappa / n in the state's dtype: the loop over neurons has one factor less."""
+        return (residual * (self.field.multiplier / self.n_samples)).astype(self.dtype)
+
     def _or_none(self, state: np.ndarray | None) -> np.ndarray:
         return self.no_state if state is None else state
 
