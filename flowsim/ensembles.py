@@ -10,7 +10,7 @@ turns out to be long, goes the ordinary way.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from typing import Any
@@ -204,11 +204,7 @@ def _run_batch(
     threads: int,
     interruption: Interruption,
 ) -> Finished:
-    networks = [plan.network(experiment) for experiment in experiments]
-    fields = [network.field_on(plan.dataset.x) for network in networks]
-    scales = np.array(
-        [[f.multiplier, f.output_mobility, f.input_mobility, f.multiplier**2] for f in fields]
-    )
+    networks, scales = _networks(plan, experiments)
     results = _room(plan, networks, lists)
     problem = _problem(plan, networks[0])
     stop = np.zeros(1, np.uint8)
@@ -222,22 +218,55 @@ def _run_batch(
         stop,
         results,
     )
-    _share_out(len(experiments), threads, stop, arguments, interruption)
+    n_inputs = plan.dataset.n_inputs
+
+    def draw(first: int, last: int) -> None:
+        for member in range(first, last):
+            results.theta[member] = networks[member].initial_values(n_inputs)
+
+    _share_out(len(experiments), threads, stop, draw, arguments, interruption)
     ending = results.counters[:, member_data.ENDING]
     return Finished(plan, experiments, results, (ending != 0) & (ending < member_data.UNFIT))
 
 
+def _networks(
+    plan: Plan, experiments: list[Experiment]
+) -> tuple[list[TwoLayerNetwork], np.ndarray]:
+    """The members' networks, and their `scales` as `members.run_members` wants them."""
+    known: dict[int, tuple[TwoLayerNetwork, list[float]]] = {}
+    networks, scales = [], []
+    for experiment in experiments:
+        key = id(experiment.scaling)  # the rest is the same in all, but for the seed
+        if key not in known:
+            network = plan.network(experiment)
+            f = network.field_on(plan.dataset.x)
+            scale = [f.multiplier, f.output_mobility, f.input_mobility, f.multiplier**2]
+            known[key] = network, scale
+        network, scale = known[key]
+        networks.append(replace(network, seed=experiment.network.seed))
+        scales.append(scale)
+    return networks, np.array(scales)
+
+
 def _share_out(
-    count: int, threads: int, stop: np.ndarray, arguments: tuple, interruption: Interruption
+    count: int,
+    threads: int,
+    stop: np.ndarray,
+    draw: Callable[[int, int], None],
+    arguments: tuple,
+    interruption: Interruption,
 ) -> None:
-    """Hand the members out to threads; this one stays in Python and hears signals."""
+    """Hand the members out to threads; this one draws initial values and hears signals."""
     with ThreadPoolExecutor(threads, thread_name_prefix="flowsim-member") as pool:
         size = max(1, min(_SLICE, -(-count // threads)))
-        waiting: set[Future[None]] = {
-            pool.submit(members.run_members, first, min(first + size, count), *arguments)
-            for first in range(0, count, size)
-        }
+        waiting: set[Future[None]] = set()
         try:
+            for first in range(0, count, size):
+                last = min(first + size, count)
+                draw(first, last)
+                waiting.add(pool.submit(members.run_members, first, last, *arguments))
+                if interruption.name:
+                    break
             while waiting:
                 _, waiting = wait(waiting, timeout=0.05)
                 if interruption.name:
@@ -253,17 +282,14 @@ def _room(
     n, d = plan.dataset.x.shape
     dtype = np.dtype(plan.experiment.integrate.dtype)
     count, neurons = len(networks), networks[0].neurons
-    theta = np.empty((count, 1 + d, neurons), dtype)
-    for state, network in zip(theta, networks, strict=True):
-        state[...] = network.initial_values(d)
     # The first row and the last, and one more for good measure.
     rows, snapshots = (len(moments) + 3 for moments in lists)
     if not any(series.group == "snapshots" for series in plan.series):
         snapshots = 3
     return member_data.Results(
-        theta=theta,
+        theta=np.empty((count, 1 + d, neurons), dtype),
         residual=np.empty((count, n)),
-        numbers=np.zeros((count, 6)),
+        numbers=np.zeros((count, 5)),
         counters=np.zeros((count, 7), np.int64),
         change=np.empty((count, 3)),
         sup_change=np.empty((count, 3)),

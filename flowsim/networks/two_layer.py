@@ -97,11 +97,11 @@ class TwoLayerNetwork:
         With ``copy`` the antisymmetric second copy is added.
         """
         output_std, input_std = self.standard_deviations
-        state = np.vstack([output_std * a[None], input_std * w])
+        m = a.shape[0]
+        state = np.empty((1 + len(w), 2 * m if copy else m))
+        state[0, :m], state[1:, :m] = output_std * a, input_std * w
         if copy:
-            mirrored = state.copy()
-            mirrored[0] *= -1.0
-            state = np.hstack([state, mirrored])
+            state[0, m:], state[1:, m:] = -state[0, :m], state[1:, :m]
         return state
 
     def field_on(self, x: np.ndarray) -> TwoLayerField:

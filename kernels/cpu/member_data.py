@@ -87,7 +87,7 @@ class Results(NamedTuple):
     theta : (B, 1 + d, neurons) array
         Initial values when it begins, end values afterwards.
     residual : (B, n) array
-    numbers : (B, 6) float64 array
+    numbers : (B, 5) float64 array
         Columns as named below.
     counters : (B, 7) int64 array
     change, sup_change : (B, 3) float64 arrays
@@ -109,7 +109,7 @@ class Results(NamedTuple):
     snapshots: np.ndarray
 
 
-TIME, LAST_STEP, MARKED_TIME, MARKED_LOSS, REJECTED_STEP, REJECTED_ROW = range(6)
+TIME, LAST_STEP, MARKED_TIME, MARKED_LOSS, REJECTED_ROW = range(5)
 """Columns of `Results.numbers`."""
 
 ENDING, N_STEPS, N_REJECTED, N_RHS, N_PASSES, N_ROWS, N_SNAPSHOTS = range(7)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from . import measures, samples
-from .fused import internal
+from .fused import inlined, internal
 from .member_data import FIXED_COLUMNS, N_PASSES, N_REJECTED, N_RHS, N_ROWS, N_SNAPSHOTS, N_STEPS
 from .member_steps import between, layer_squares
 
@@ -72,7 +72,7 @@ def record(
     return True
 
 
-@internal
+@inlined
 def lowest_due(schedule, before, after):
     """Moments up to here are not due in the step from ``before`` to ``after``."""
     first = schedule.first
@@ -82,7 +82,7 @@ def lowest_due(schedule, before, after):
     return max(before, 0.999999 * first)
 
 
-@internal
+@inlined
 def next_moment(schedule, position, lowest, after):
     """Position of the next moment in (lowest, after], and the moment; infinity if there is none."""
     moments = schedule.moments
@@ -93,10 +93,23 @@ def next_moment(schedule, position, lowest, after):
     return position, math.inf
 
 
+@inlined
+def anything_due(schedules, positions, before, after):
+    """Whether `record_step` has anything to do in the step from ``before`` to ``after``."""
+    for series in range(2):
+        lowest = lowest_due(schedules[series], before, after)
+        if lowest < schedules[series].least or after > schedules[series].most:
+            return True
+        positions[series], moment = next_moment(schedules[series], positions[series], lowest, after)
+        if moment < math.inf:
+            return True
+    return False
+
+
 @internal
 def find_crossing(
-    problem, scale, factors, control, theta, residual, step, loss, end_loss, stop_loss, counters,
-    work, found,
+    problem, scale, factors, control, theta, residual, signs, step, loss, end_loss, stop_loss,
+    counters, work, found,
 ):  # fmt: skip
     """Fraction of the step at which R falls below stop_loss; e there into ``found``. 1 if none."""
     target = math.log(stop_loss) - 1e-6
@@ -106,7 +119,7 @@ def find_crossing(
     while True:
         fraction = samples.guess(bracket)
         counters[N_RHS] += between(
-            problem, scale[0], factors, control, theta, residual, step, fraction, work, found
+            problem, scale[0], factors, control, theta, residual, signs, step, fraction, work, found
         )
         counters[N_PASSES] += 1
         if samples.narrow(bracket, fraction, samples.log_loss(found) - target):
@@ -116,8 +129,9 @@ def find_crossing(
 
 @internal
 def record_step(
-    member, problem, scale, factors, control, initial, before, residual, time, after, end_residual,
-    end, end_fraction, step, counters, schedules, positions, last, found, work, results,
+    member, problem, scale, factors, control, initial, before, residual, signs, time, after,
+    end_residual, end, end_fraction, step, counters, schedules, positions, last, found, work,
+    results,
 ):  # fmt: skip
     """Rows and snapshots that are due in the step from ``time`` to ``end``; False for no room.
 
@@ -139,7 +153,17 @@ def record_step(
             # Looking costs no passes: the counters are those of the method.
             fraction = end_fraction if moment == end else (moment - time) / step
             between(
-                problem, scale[0], factors, control, before, residual, step, fraction, work, found
+                problem,
+                scale[0],
+                factors,
+                control,
+                before,
+                residual,
+                signs,
+                step,
+                fraction,
+                work,
+                found,
             )
             theta, e = work.between, found
         room = record(

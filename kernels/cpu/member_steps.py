@@ -7,10 +7,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from . import fused, measures, pairs, samples
+from . import fused, measures, member_passes, pairs, samples
+from .borrowing import borrowed
 from .fused import inlined, internal
 from .lanes import LANE_BYTES
 from .passes import GRAM_GROUP
+from .signs import GROUP
 
 
 class Work(NamedTuple):
@@ -34,6 +36,10 @@ class Work(NamedTuple):
     here: np.ndarray
     block: np.ndarray
     block_sums: np.ndarray
+    points: np.ndarray
+    signs: np.ndarray
+    new_signs: np.ndarray
+    other_signs: np.ndarray
     features: np.ndarray
     rest: np.ndarray
     pair_sums: np.ndarray
@@ -54,6 +60,9 @@ def make_work(problem, theta, stages):
     n_measured = (theta.shape[2] + measures.BLOCK - 1) // measures.BLOCK
     n_groups = (n_blocks + GRAM_GROUP - 1) // GRAM_GROUP
     width = n if problem.leak == 0.0 else n + d
+    n_points = (n + GROUP - 1) // GROUP * GROUP
+    points = np.zeros((n_points, d), theta.dtype)
+    points[:n] = problem.x
     return Work(
         np.zeros((rows, neurons), theta.dtype),
         np.empty((rows, neurons), theta.dtype),
@@ -63,7 +72,7 @@ def make_work(problem, theta, stages):
         np.empty((rows, 0), theta.dtype),
         np.empty((n_blocks, width)),
         np.empty(width),
-        np.empty((n + 1, d), theta.dtype),
+        np.zeros((max(n + 1, n_points), d), theta.dtype),
         np.empty((n_measured, rows)),
         np.empty((n_groups, 2, n, n)),
         np.empty((2, n, n)),
@@ -72,16 +81,16 @@ def make_work(problem, theta, stages):
         np.empty(stages, theta.dtype),
         np.empty(stages, theta.dtype),
         np.empty((rows, fused.BLOCK), theta.dtype),
-        np.empty((width, lanes), theta.dtype),
+        np.empty((max(width, n_points), lanes), theta.dtype),
+        points,
+        np.empty((n_points, neurons // 8), np.uint8),
+        np.empty((n_points, neurons // 8), np.uint8),
+        np.empty((n_points, neurons // 8), np.uint8),
         np.empty((2, n, 4 * lanes), theta.dtype),
         np.empty((rows, 0), theta.dtype),
         np.empty((n * (n + 1), lanes), theta.dtype),
         np.empty((1, n * (n + 1))),
     )
-
-
-# Reading an array out of a named tuple counts a reference, with an atomic operation each. The two
-# functions that every step calls therefore get their arrays one by one.
 
 
 @inlined
@@ -93,42 +102,51 @@ def residual_of(partial, sums, x64, y, leak, multiplier, out):
         out[i] = multiplier * out[i] - y[i]
 
 
-@internal
+@inlined
 def take_stages(
-    x, x64, y, like, leak, multiplier, factors, a, b, theta, residual, step, nothing, slopes, here,
-    weights, pull, partial, sums, block, block_sums, out, new,
-):  # fmt: skip
-    """One step of the method from ``theta``, ``residual`` into ``out``; e there into ``new``."""
-    n_blocks, stages = partial.shape[0], b.shape[0]
+    problem, multiplier, factors, a, b, theta, residual, signs, step, work, out, new, new_signs
+):
+    """One step of the method from ``theta``, ``residual`` into ``out``; e there into ``new``.
+
+    ``signs`` are those at ``theta``; ``new_signs`` receives those at ``out``.
+    """
+    neurons, n, stages = theta.shape[1], problem.y.shape[0], b.shape[0]
+    slopes, weights, pull = work.slopes, work.weights, work.pull
+    like, leaky = problem.like, problem.leak != 0.0
     for stage in range(stages):
         last = stage == stages - 1
         for j in range(stage + 1):
             weight = b[j] if last else a[stage + 1, j]
             weights[j] = weight * step
-        for j in range(stage):
-            here[j] = a[stage, j] * step
-        factor = multiplier / y.shape[0]
-        if stage == 0:
-            samples.make_pull(residual, factor, x64, leak, pull)
-        else:
-            samples.make_pull(new, factor, x64, leak, pull)
-        fused.sweep_blocks(
-            0, n_blocks, x, pull, like, factors, theta if stage == 0 else nothing, theta, slopes,
-            stage, here, weights, slopes[stage], out, leak != 0.0, partial, block, block_sums,
-            stage > 0, True, stages > 1, True, last, True,
-        )  # fmt: skip
-        residual_of(partial, sums, x64, y, leak, multiplier, new)
+        known = residual if stage == 0 else new
+        samples.make_pull(known, multiplier / n, problem.x64, problem.leak, pull)
+        at, at_signs = (theta, signs) if stage == 0 else (out, new_signs)
+        for block in range(work.partial.shape[0]):
+            start = block * fused.BLOCK
+            size = min(fused.BLOCK, neurons - start)
+            member_passes.move(
+                start, size, at_signs, n, pull, like, factors, at, theta, slopes, stage, weights,
+                out, stages == 1,
+            )  # fmt: skip
+            member_passes.add_outputs(
+                start, size, work.points, like, out, leaky, n, new_signs, work.block_sums
+            )
+            fused.gather(work.block_sums, work.partial, block)
+        residual_of(work.partial, work.sums, problem.x64, problem.y, problem.leak, multiplier, new)
 
 
 @internal
-def outputs(problem, multiplier, factors, theta, work, out):
-    """e at ``theta``."""
-    fused.sweep_blocks(
-        0, work.partial.shape[0], problem.x, work.pull, problem.like, factors, theta, theta,
-        work.slopes, 0, work.here, work.weights, work.nothing, work.nothing,
-        problem.leak != 0.0, work.partial, work.block, work.block_sums,
-        False, False, False, False, False, True,
-    )  # fmt: skip
+def outputs(problem, multiplier, theta, work, out, signs):
+    """e at ``theta``, and the signs of its preactivations."""
+    neurons, n = theta.shape[1], problem.y.shape[0]
+    for block in range(work.partial.shape[0]):
+        start = block * fused.BLOCK
+        size = min(fused.BLOCK, neurons - start)
+        member_passes.add_outputs(
+            start, size, work.points, problem.like, theta, problem.leak != 0.0, n, signs,
+            work.block_sums,
+        )  # fmt: skip
+        fused.gather(work.block_sums, work.partial, block)
     residual_of(work.partial, work.sums, problem.x64, problem.y, problem.leak, multiplier, out)
 
 
@@ -155,15 +173,15 @@ def dense_weights(dense, fraction, step, weights):
 
 
 @internal
-def between(problem, multiplier, factors, control, theta, residual, step, fraction, work, out):
+def between(
+    problem, multiplier, factors, control, theta, residual, signs, step, fraction, work, out
+):
     """The state at a fraction of the step just taken, into work.between; e there into ``out``."""
     if control.b.shape[0] == 1:
         # Euler's path is a straight line: a shorter step is on it.
         take_stages(
-            problem.x, problem.x64, problem.y, problem.like, problem.leak, multiplier, factors,
-            control.a, control.b, theta, residual, fraction * step, work.nothing, work.slopes,
-            work.here, work.weights, work.pull, work.partial, work.sums, work.block,
-            work.block_sums, work.between, out,
+            problem, multiplier, factors, control.a, control.b, theta, residual, signs,
+            fraction * step, work, work.between, out, work.other_signs,
         )  # fmt: skip
         return 1
     dense_weights(control.dense, fraction, step, work.weights)
@@ -182,6 +200,7 @@ def layer_squares(theta, reference, neurons, work, squares):
 @internal
 def tangent_kernel(problem, scale, theta, work, sizes):
     """Gram matrices of (input, output) into work.grams, sizes of the layers; lambda_max(K/n)."""
+    problem, work = borrowed(problem), borrowed(work)
     output_mobility, input_mobility, squared = scale[1], scale[2], scale[3]
     n = problem.y.shape[0]
     pairs.gram_blocks(
