@@ -31,7 +31,8 @@ PASS_LOOKS = {
     "advance": ("#009E73", "D"),
     "copy": ("#000000", "x"),
 }
-METHOD_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")
+METHOD_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+METHOD_MARKERS = "osD^vP"
 DTYPE_LOOKS = {"float64": ("#0072B2", "o", "-"), "float32": ("#D55E00", "s", "--")}
 DOUBLE_COLUMN = 7.0
 
@@ -147,7 +148,8 @@ def draw_width(costs: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]],
         chosen = [line for line in found if line["method"] == method]
         memory.semilogx(
             [line["width"] for line in chosen], [line["copies"] for line in chosen],
-            color=METHOD_COLOURS[k], marker="osD^"[k], markersize=4.5, linewidth=0.9, label=method,
+            color=METHOD_COLOURS[k], marker=METHOD_MARKERS[k], markersize=4.5, linewidth=0.9,
+            label=method,
         )  # fmt: skip
     memory.set(xlabel="width $m$", ylabel="peak memory / state")
     memory.set_ylim(0.0, 1.35 * max(line["copies"] for line in found))
@@ -170,8 +172,8 @@ def draw_ensemble(rows: Sequence[dict[str, Any]], folder: Path) -> None:
             [row["median_error"], row["largest_error"]], [speed, speed],
             color=METHOD_COLOURS[k], linewidth=0.9, marker="|", markevery=[1],
         )  # fmt: skip
-        axes.loglog([row["median_error"]], [speed], color=METHOD_COLOURS[k], marker="osD^"[k],
-                    linestyle="none", label=row["contestant"])  # fmt: skip
+        axes.loglog([row["median_error"]], [speed], color=METHOD_COLOURS[k],
+                    marker=METHOD_MARKERS[k], linestyle="none", label=row["contestant"])  # fmt: skip
     speeds = [row["networks_a_second"] for row in rows]
     errors = [row[key] for row in rows for key in ("median_error", "largest_error")]
     axes.set_ylim(0.5 * min(speeds), 6.0 * max(speeds))

@@ -103,6 +103,17 @@ def test_members_are_the_runs_of_the_driver_whatever_they_are(
     )
 
 
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("n", range(1, 10))
+def test_members_are_the_runs_of_the_driver_for_any_number_of_samples(n, activation):
+    # Samples go through a pass in groups; the last group is filled up, and one sample is zero.
+    x = np.random.default_rng(n).normal(size=(n, 2))
+    x[0] = 0.0
+    data = {"kind": "points", "x": x.tolist(), "y": (0.5 * x[:, 0]).tolist(), "bias": False}
+    base = BASE | {"data": data, "network": {"width": 150, "activation": activation}}
+    same_as_alone([fs.load_experiment(base, overrides={"integrate.max_steps": 60})])
+
+
 def test_a_member_does_not_depend_on_its_company_or_on_threads():
     many = [experiment(seed, scaling__gamma=0.6 + 0.1 * (seed % 9)) for seed in range(40)]
     plan = plan_members(many[0], many[0].make_dataset(), ACTIVATIONS["relu"])

@@ -11,8 +11,8 @@ from . import fused, measures, member_passes, pairs, samples
 from .borrowing import borrowed
 from .fused import inlined, internal
 from .lanes import LANE_BYTES
+from .pair_code import PAIRS
 from .passes import GRAM_GROUP
-from .signs import GROUP
 
 
 class Work(NamedTuple):
@@ -60,9 +60,8 @@ def make_work(problem, theta, stages):
     n_measured = (theta.shape[2] + measures.BLOCK - 1) // measures.BLOCK
     n_groups = (n_blocks + GRAM_GROUP - 1) // GRAM_GROUP
     width = n if problem.leak == 0.0 else n + d
-    n_points = (n + GROUP - 1) // GROUP * GROUP
-    points = np.zeros((n_points, d), theta.dtype)
-    points[:n] = problem.x
+    points = pairs.fill_up(problem.x)
+    n_points = points.shape[0]
     return Work(
         np.zeros((rows, neurons), theta.dtype),
         np.empty((rows, neurons), theta.dtype),
@@ -88,7 +87,7 @@ def make_work(problem, theta, stages):
         np.empty((n_points, neurons // 8), np.uint8),
         np.empty((2, n, 4 * lanes), theta.dtype),
         np.empty((rows, 0), theta.dtype),
-        np.empty((n * (n + 1), lanes), theta.dtype),
+        np.empty((max(n * (n + 1), 2 * PAIRS), lanes), theta.dtype),
         np.empty((1, n * (n + 1))),
     )
 
@@ -204,9 +203,9 @@ def tangent_kernel(problem, scale, theta, work, sizes):
     output_mobility, input_mobility, squared = scale[1], scale[2], scale[3]
     n = problem.y.shape[0]
     pairs.gram_blocks(
-        0, work.gram_partial.shape[0], GRAM_GROUP, problem.x, problem.like, problem.leak, theta,
-        work.gram_partial, work.features[0], work.features[1], work.rest, work.pair_sums,
-        work.pair_totals,
+        0, work.gram_partial.shape[0], GRAM_GROUP, problem.x, work.points, problem.like,
+        problem.leak, theta, work.gram_partial, work.features[0], work.features[1], work.rest,
+        work.pair_sums, work.pair_totals,
     )  # fmt: skip
     for i in range(n):
         for j in range(i + 1):

@@ -1,10 +1,14 @@
-"""Gram matrices for piecewise linear activations: sums over neurons for all pairs of samples."""
+"""Gram matrices for piecewise linear activations: sums over neurons for all pairs of samples.
+
+The sums for a few samples stay in registers over the neurons of a block; those for more are
+added to memory, four vectors of neurons at a time.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from .fused import BLOCK, compiled, copy_columns, gather, internal
+from .fused import BLOCK, compiled, copy_columns, gather, inlined, internal
 from .lanes import (
     LANE_BYTES,
     load,
@@ -15,27 +19,42 @@ from .lanes import (
     store,
     where_active,
 )
+from .pair_code import PAIRS, add_signals, add_values, no_pairs, store_pairs
+from .signs import GROUP, load_points
 
 
 @compiled
 def grams(first, last, group, x, like, leak, theta, partial):
     """Gram matrices of the two layers, as `flowsim.kernels.cpu.measures.grams` describes them."""
     n, rows = x.shape[0], theta.shape[0]
+    points = fill_up(x)
     width = LANE_BYTES // theta.itemsize
     buffers = np.empty((2, n, 4 * width), theta.dtype)
     rest = np.zeros((rows, 4 * width), theta.dtype)
-    sums = np.empty((n * (n + 1), width), theta.dtype)
+    sums = np.empty((max(n * (n + 1), 2 * PAIRS), width), theta.dtype)
     total = np.empty((1, n * (n + 1)))
     gram_blocks(
-        first, last, group, x, like, leak, theta, partial, buffers[0], buffers[1], rest, sums, total
-    )
+        first, last, group, x, points, like, leak, theta, partial, buffers[0], buffers[1], rest,
+        sums, total,
+    )  # fmt: skip
+
+
+@internal
+def fill_up(x):
+    """The samples with zeros after them, to whole groups."""
+    points = np.zeros(((x.shape[0] + GROUP - 1) // GROUP * GROUP, x.shape[1]), x.dtype)
+    points[: x.shape[0]] = x
+    return points
 
 
 @internal
 def gram_blocks(
-    first, last, group, x, like, leak, theta, partial, values, signals, rest, sums, total
+    first, last, group, x, points, like, leak, theta, partial, values, signals, rest, sums, total
 ):
-    """`grams` with its buffers given; ``rest`` holds zeros in the columns that nothing fills."""
+    """`grams` with its buffers given; ``rest`` holds zeros in the columns that nothing fills.
+
+    ``points`` are the samples ``x`` as `fill_up` makes them.
+    """
     n, neurons = x.shape[0], theta.shape[1]
     n_blocks = (neurons + BLOCK - 1) // BLOCK
     quad = values.shape[1]
@@ -45,14 +64,18 @@ def gram_blocks(
             start = block * BLOCK
             size = min(BLOCK, neurons - start)
             whole = size - size % quad
-            sums[:] = 0.0
-            for column in range(start, start + whole, quad):
-                features(theta, column, x, like, leak, values, signals)
-                add_pairs(values, signals, sums)
             if whole < size:
                 copy_columns(theta, start + whole, rest, 0, size - whole)
-                features(rest, 0, x, like, leak, values, signals)
-                add_pairs(values, signals, sums)
+            if n <= GROUP:
+                add_few(start, whole, theta, rest, size - whole, points, like, leak, sums)
+            else:
+                sums[:] = 0.0
+                for column in range(start, start + whole, quad):
+                    features(theta, column, x, like, leak, values, signals)
+                    add_pairs(values, signals, sums)
+                if whole < size:
+                    features(rest, 0, x, like, leak, values, signals)
+                    add_pairs(values, signals, sums)
             gather(sums, total, 0)
             place = 0
             for i in range(n):
@@ -60,6 +83,28 @@ def gram_blocks(
                     partial[g, 0, i, j] += total[0, place]
                     partial[g, 1, i, j] += total[0, place + 1]
                     place += 2
+
+
+@inlined
+def add_few(start, whole, theta, rest, left, points, like, leak, sums):
+    """Sums for one group of samples over ``whole`` neurons, and the ``left`` ones in ``rest``."""
+    width = LANE_BYTES // theta.itemsize
+    group = load_points(points, 0, like)
+    for layer in range(2):
+        found = no_pairs(theta)
+        for column in range(start, start + whole, width):
+            rows = load_rows(theta, column, like)
+            if layer == 0:
+                found = add_values(group, rows, leak, found)
+            else:
+                found = add_signals(group, rows, leak, found)
+        for column in range(0, left, width):
+            rows = load_rows(rest, column, like)
+            if layer == 0:
+                found = add_values(group, rows, leak, found)
+            else:
+                found = add_signals(group, rows, leak, found)
+        store_pairs(sums, layer, found)
 
 
 @internal
