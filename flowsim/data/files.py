@@ -15,10 +15,9 @@ from typing import IO, Any
 
 import numpy as np
 
+from flowsim.data.checks import MAX_VALUES
+from flowsim.data.samples import Dataset, from_arrays
 from flowsim.errors import ConfigError
-
-MAX_VALUES = 2**28
-"""Most numbers an array of samples may have (2 GiB in float64)."""
 
 _BEST_COMPRESSION = 1100
 """Deflate shrinks by 1032 at most: a file that promises more has never held the data."""
@@ -31,6 +30,35 @@ _HEADER_READERS = {
 
 class _Refused(Exception):
     """An array that is not read; the text says why and what to do."""
+
+
+def from_file(
+    path: str | os.PathLike[str],
+    x: str = "x",
+    y: str = "y",
+    x_test: str | None = None,
+    y_test: str | None = None,
+    bias: bool = True,
+) -> Dataset:
+    """Read arrays from an npz or HDF5 file, which need not be trusted.
+
+    Parameters
+    ----------
+    path : path
+    x, y : str
+        Names of the arrays; in an HDF5 file possibly inside groups, as in ``"train/x"``.
+    x_test, y_test : str, optional
+        Names of the test arrays; both or neither.
+    bias : bool
+
+    Raises
+    ------
+    ConfigError
+        If the file or an array cannot be read, or the arrays do not fit (`from_arrays`).
+    """
+    names = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
+    wanted = {key: name for key, name in names.items() if name is not None}
+    return from_arrays(**read_arrays(path, wanted), bias=bias, kind="file")
 
 
 def read_arrays(path: str | os.PathLike[str], names: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -7,11 +7,13 @@ import warnings
 import numpy as np
 import numpy.typing as npt
 
-from flowsim.data_files import MAX_VALUES
 from flowsim.errors import DataWarning
 
 Array = npt.NDArray[np.float64]
 Samples = tuple[Array, Array]
+
+MAX_VALUES = 2**28
+"""Most numbers an array of samples may have (2 GiB in float64)."""
 
 
 def checked_samples(
