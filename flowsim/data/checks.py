@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 
 import numpy as np
@@ -176,8 +177,10 @@ def _columns(array: Array) -> int:
 def _contradiction(x: Array, y: Array) -> tuple[int, int] | None:
     """Return two rows of equal ``x`` and unequal ``y``, if there are such."""
     first_with: dict[bytes, int] = {}
-    for row, inputs in enumerate(x + 0.0):  # -0.0 becomes 0.0
-        first = first_with.setdefault(inputs.tobytes(), row)
+    for row, inputs in enumerate(x):
+        # The hash stands for the inputs, which would be there twice; -0.0 becomes 0.0.
+        key = hashlib.blake2b((inputs + 0.0).tobytes(), digest_size=16).digest()
+        first = first_with.setdefault(key, row)
         if first != row and np.any(y[first] != y[row]):
             return first, row
     return None

@@ -39,6 +39,7 @@ def from_file(
     x_test: str | None = None,
     y_test: str | None = None,
     bias: bool = True,
+    normalise: str = "none",
 ) -> Dataset:
     """Read arrays from an npz or HDF5 file, which need not be trusted.
 
@@ -50,6 +51,8 @@ def from_file(
     x_test, y_test : str, optional
         Names of the test arrays; both or neither.
     bias : bool
+    normalise : str
+        See `from_arrays`.
 
     Raises
     ------
@@ -58,7 +61,10 @@ def from_file(
     """
     names = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
     wanted = {key: name for key, name in names.items() if name is not None}
-    return from_arrays(**read_arrays(path, wanted), bias=bias, kind="file")
+    arrays = read_arrays(path, wanted)
+    x_given, y_given, x_tested, y_tested = (arrays.get(key) for key in names)
+    assert x_given is not None and y_given is not None  # else read_arrays has raised
+    return from_arrays(x_given, y_given, x_tested, y_tested, bias, kind="file", normalise=normalise)
 
 
 def read_arrays(path: str | os.PathLike[str], names: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from flowsim.data.checks import (
     warn_of_duplicates,
     warn_of_parallel_inputs,
 )
+from flowsim.data.normalisation import Normalisation, find_normalisation
 from flowsim.errors import ConfigError
 
 
@@ -34,7 +36,11 @@ class Dataset:
     bias : bool
         Whether the bias coordinate is there.
     kind : str
-        Where the samples came from: ``arrays``, ``points``, ``function``, ``teacher``, ``file``.
+        Where the samples came from: ``arrays``, ``function``, ``file``, ``mnist`` and so on.
+    normalisation : Normalisation
+        What has been done to the inputs; inputs of other samples need the same.
+    notes : dict
+        What else is to be said of the samples in the file of a run, text or numbers by name.
     """
 
     x: Array
@@ -43,6 +49,8 @@ class Dataset:
     y_test: Array | None = None
     bias: bool = True
     kind: str = "arrays"
+    normalisation: Normalisation = Normalisation("none")
+    notes: Mapping[str, str | int] = field(default_factory=dict)
 
     @property
     def n_samples(self) -> int:
@@ -53,6 +61,11 @@ class Dataset:
     def n_inputs(self) -> int:
         """Number of inputs d, the bias coordinate included."""
         return self.x.shape[1]
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of targets o of a sample: 1 where y is a vector."""
+        return 1 if self.y.ndim == 1 else self.y.shape[1]
 
     def warn_of_parallel_inputs(self) -> None:
         """Warn if no 1-homogeneous network, such as ReLU's, can fit the samples.
@@ -91,6 +104,8 @@ def from_arrays(
     bias: bool = True,
     *,
     kind: str = "arrays",
+    normalise: str = "none",
+    full_scale: float | None = None,
 ) -> Dataset:
     """Make a data set of arrays, converted to float64.
 
@@ -105,6 +120,11 @@ def from_arrays(
         Append the constant-1 coordinate.
     kind : str
         What `Dataset.kind` will say.
+    normalise : str
+        What to do with the inputs, see `flowsim.data.normalisation.find_normalisation`. Its
+        numbers come from ``x`` and are applied to ``x_test`` too.
+    full_scale : float, optional
+        Largest value that an input can have, for ``"unit-scale"``.
 
     Returns
     -------
@@ -113,7 +133,8 @@ def from_arrays(
     Raises
     ------
     ConfigError
-        With everything wrong: not numbers, not rectangular, empty, not finite, unequal lengths.
+        With everything wrong: not numbers, not rectangular, empty, not finite, unequal lengths,
+        a normalisation that does not fit.
 
     Warns
     -----
@@ -132,9 +153,12 @@ def from_arrays(
         problems += column_problems(train, test)
     if problems or train is None:
         raise ConfigError(problems)
-    dataset = Dataset(with_bias(train[0], bias), train[1], bias=bias, kind=kind)
+    normalisation = find_normalisation(normalise, train[0], full_scale)
+    x = with_bias(normalisation.apply(train[0]), bias)
+    dataset = Dataset(x, train[1], bias=bias, kind=kind, normalisation=normalisation)
     if test is not None:
-        dataset = replace(dataset, x_test=with_bias(test[0], bias), y_test=test[1])
+        x_test = with_bias(normalisation.apply(test[0]), bias)
+        dataset = replace(dataset, x_test=x_test, y_test=test[1])
     warn_of_duplicates(dataset.x, dataset.y)
     return dataset
 
