@@ -9,18 +9,15 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
 from flowsim.data.checks import MAX_VALUES
+from flowsim.data.disk import BEST_COMPRESSION, check_file, problem, unreadable
 from flowsim.data.samples import Dataset, from_arrays
 from flowsim.errors import ConfigError
-
-_BEST_COMPRESSION = 1100
-"""Deflate shrinks by 1032 at most: a file that promises more has never held the data."""
 
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -96,39 +93,19 @@ def read_arrays(path: str | os.PathLike[str], names: Mapping[str, str]) -> dict[
         raise
     # h5py and zipfile raise many kinds of error on damaged files.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _problem(path, f"cannot be read ({reason}); write the file again") from error
+        raise unreadable(path, error) from error
 
 
 def _reader(path: Path) -> Callable[[Path, Mapping[str, str]], dict[str, np.ndarray]]:
     """Return the function that reads this file."""
     import h5py
 
-    try:
-        if not path.exists():
-            raise _problem(path, f"no such file{_similar(path)}")
-        if not path.is_file():
-            raise _problem(path, "not a file; give the path of an npz or HDF5 file")
-        with path.open("rb"):
-            pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _problem(path, f"cannot be opened ({reason}); check the path") from error
+    check_file(path, "the path of an npz or HDF5 file")
     if zipfile.is_zipfile(path):
         return _read_npz
     if h5py.is_hdf5(path):
         return _read_hdf5
-    raise _problem(path, "neither npz nor HDF5; save it with numpy.savez(path, x=x, y=y)")
-
-
-def _similar(path: Path) -> str:
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = get_close_matches(path.name, siblings, n=1)
-    return f"; did you mean `{close[0]}`?" if close else "; check the path"
-
-
-def _problem(path: Path, text: str) -> ConfigError:
-    return ConfigError(f'path = "{path}": {text}'.replace("\n", " "))
+    raise problem(path, "neither npz nor HDF5; save it with numpy.savez(path, x=x, y=y)")
 
 
 def _collect(names: Mapping[str, str], read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
@@ -213,7 +190,7 @@ def _check_declaration(
         count *= length
     if count > MAX_VALUES:
         raise _Refused(f"declares {count} numbers; at most {MAX_VALUES} are read")
-    if file_size is not None and count * dtype.itemsize > _BEST_COMPRESSION * file_size:
+    if file_size is not None and count * dtype.itemsize > BEST_COMPRESSION * file_size:
         raise _Refused(f"declares more numbers ({count}) than the file can hold; save it again")
 
 
