@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 import flowsim as fs
 

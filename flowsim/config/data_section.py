@@ -27,9 +27,6 @@ from flowsim.errors import ConfigError
 from flowsim.expression import Expression
 from flowsim.kernels.activations import ACTIVATIONS
 
-# Keys that were added to a kind later are None by default: what is None is in no configuration,
-# and runs from before keep their hash.
-
 
 class DataSection(Section):
     """``[data]`` of one kind."""
@@ -59,6 +56,8 @@ class DataSection(Section):
 class Samples(DataSection):
     """``[data]`` of which the samples can be made."""
 
+    # As every key that a kind got later: None is in no configuration, so that runs from before
+    # keep their hash.
     normalise: Annotated[str, one_of(NORMALISATIONS)] | None = None
 
 
@@ -141,9 +140,9 @@ class Teacher(Samples):
     n_samples: Annotated[Count, Field(examples=[100])]
     n_inputs: Annotated[Count, Field(examples=[10])]
     input_distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "gaussian"
-    depth: Count | None = None
-    n_outputs: Count | None = None
-    noise: NonNegative | None = None
+    depth: Annotated[Count | None, Field(examples=[2])] = None
+    n_outputs: Annotated[Count | None, Field(examples=[2])] = None
+    noise: Annotated[NonNegative | None, Field(examples=[0.1])] = None
     seed: Seed = 0
     n_test: CountOrZero = 0
 
@@ -160,7 +159,7 @@ class Random(Samples):
     n_inputs: Annotated[Count, Field(examples=[10])]
     input_distribution: Annotated[str, one_of(DISTRIBUTIONS)] = "gaussian"
     target: Annotated[str, one_of(RANDOM_TARGETS)] = "sign"
-    n_outputs: Count | None = None
+    n_outputs: Annotated[Count | None, Field(examples=[2])] = None
     seed: Seed = 0
     n_test: CountOrZero = 0
 
@@ -195,13 +194,13 @@ class Images(Samples):
     path: Annotated[
         Annotated[Name, Field(max_length=4096)] | None, Field(validate_default=True)
     ] = None
-    classes: Annotated[list[CountOrZero], Field(min_length=1, examples=[[0, 1]])] | None = None
-    n_samples: Count | None = None
+    classes: Annotated[list[CountOrZero] | None, Field(examples=[[0, 1]])] = None
+    n_samples: Annotated[Count | None, Field(examples=[100])] = None
     n_test: CountOrZero = 0
     balanced: bool = False
     seed: Seed = 0
     target: Annotated[str, one_of(ENCODINGS)] = "sign"
-    positive_class: CountOrZero | None = None
+    positive_class: Annotated[CountOrZero | None, Field(examples=[3])] = None
     grey: bool = False
 
     @field_validator("path")

@@ -134,7 +134,7 @@ def _array(content: Any, dtype: Any, shape: Any, order: str) -> np.ndarray:
 
 
 def _encode(text: Any, encoding: Any) -> bytes:
-    """``_codecs.encode``: how Python 3 writes bytes in the protocols of Python 2."""
+    """``_codecs.encode``, of bytes that were written as text."""
     if type(text) is not str or type(encoding) is not str or encoding != "latin1":
         raise PickleRefusedError("encodes what are no bytes")
     return text.encode("latin1")
@@ -154,7 +154,9 @@ def _uncalled(*arguments: Any) -> Any:
 CALLS: dict[str, Callable[..., Any]] = {
     "numpy.ndarray": _uncalled,
     "numpy.dtype": _new_dtype,
+    # How Python 3 writes bytes in the protocols of Python 2.
     "_codecs.encode": _encode,
+    "__builtin__.bytes": lambda: b"",
     # NumPy 1 and 2 have these two in different places.
     "numpy.core.multiarray._reconstruct": _new_array,
     "numpy._core.multiarray._reconstruct": _new_array,

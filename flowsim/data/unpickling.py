@@ -24,8 +24,8 @@ from flowsim.data.pickled_arrays import (
     set_order,
 )
 
-_MAX_INSTRUCTIONS = 10**6
-"""Most instructions that are carried out; a batch of CIFAR-10 has 40,000."""
+_MAX_INSTRUCTIONS = 250_000
+"""Most instructions that are carried out; a batch of CIFAR-10 has some 30,000."""
 
 _MAX_KEY = 1000
 """Longest key of a dictionary, in characters: keys are compared again and again."""
