@@ -194,7 +194,7 @@ class Images(Samples):
     path: Annotated[
         Annotated[Name, Field(max_length=4096)] | None, Field(validate_default=True)
     ] = None
-    classes: Annotated[list[CountOrZero] | None, Field(examples=[[0, 1]])] = None
+    classes: Annotated[list[int] | None, Field(examples=[[0, 1]])] = None
     n_samples: Annotated[Count | None, Field(examples=[100])] = None
     n_test: CountOrZero = 0
     balanced: bool = False

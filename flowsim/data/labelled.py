@@ -189,9 +189,9 @@ def _classes(choice: Choice, labels: Labels) -> list[int]:
     """Return the classes in their order, or raise with all that is wrong with them."""
     present = np.unique(labels).tolist()
     classes = present if choice.classes is None else list(choice.classes)
-    problems = []
     if not classes:
-        problems.append("classes = []: names none; give at least one, such as classes = [0, 1]")
+        raise ConfigError("classes = []: names none; give at least one, such as classes = [0, 1]")
+    problems = []
     for label in dict.fromkeys(classes):
         if label not in present:
             problems.append(
@@ -204,7 +204,7 @@ def _classes(choice: Choice, labels: Labels) -> list[int]:
     if choice.balanced and choice.n_samples is None:
         problems.append("balanced = true: needs a number of samples; give n_samples")
     for key, count in (("n_samples", choice.n_samples), ("n_test", choice.n_test)):
-        if choice.balanced and count and classes and count % len(classes):
+        if choice.balanced and count and count % len(classes):
             more = count + len(classes) - count % len(classes)
             problems.append(
                 f"{key} = {count}: cannot be the same number of {len(classes)} classes, as "
