@@ -1,5 +1,9 @@
 """Choice of samples, encoding of classes, normalisation, and what is computed at random."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -8,6 +12,7 @@ from hypothesis.extra import numpy as st_numpy
 
 import flowsim as fs
 from flowsim import data
+from flowsim.config.data_section import DATA_KINDS
 from flowsim.data.generated import DISTRIBUTIONS
 from flowsim.data.labelled import Choice, LabelledSamples, from_labelled
 from flowsim.data.normalisation import NORMALISATIONS, find_normalisation
@@ -410,3 +415,27 @@ def test_sections_that_are_refused(given, expected):
     with pytest.raises(ConfigError) as caught:
         fs.load_experiment(section(**given))
     assert caught.value.problems[0].startswith(expected)
+
+
+# The table of the README
+
+README = Path(__file__).parents[1] / "README.md"
+DOCUMENTED = re.findall(
+    r"^\| `(\w+)` \| .* \| `({kind = .*})` \|$", README.read_text("utf-8"), re.M
+)
+
+
+def test_every_kind_is_in_the_readme():
+    assert [name for name, _ in DOCUMENTED] == [kind for kind in DATA_KINDS if kind != "arrays"]
+
+
+@pytest.mark.parametrize(("kind", "example"), DOCUMENTED, ids=[name for name, _ in DOCUMENTED])
+def test_the_examples_of_the_readme(kind, example):
+    given = tomllib.loads(f"data = {example}")["data"]
+    assert given["kind"] == kind
+    if "path" not in given:
+        assert fs.load_experiment(section(**given)).make_dataset().kind == kind
+        return
+    # The files are not here; everything else must be right.
+    (problem,) = problems_of(fs.load_experiment(section(**given)).make_dataset)
+    assert problem.startswith("data.path = ")
