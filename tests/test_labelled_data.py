@@ -223,6 +223,8 @@ def test_unit_norm():
 def test_unit_scale_is_of_what_a_pixel_can_be():
     made = normalised("unit-scale", full_scale=10.0, bias=False)
     np.testing.assert_array_equal(made.x, X / 10.0)
+    of_bytes = data.from_arrays(X.astype(np.uint8), [0, 1, 2], bias=False, normalise="unit-scale")
+    np.testing.assert_array_equal(of_bytes.x, X.astype(np.uint8) / 255.0)
     (problem,) = problems_of(normalised, "unit-scale")
     assert problem.startswith('normalise = "unit-scale": is for images')
 
@@ -290,6 +292,89 @@ def test_arrays_of_a_file_can_be_normalised(tmp_path):
         section(kind="file", path=str(tmp_path / "a.npz"), normalise="standardise-global")
     )
     np.testing.assert_allclose(made.make_dataset().x[:, :3].std(), 1.0, rtol=1e-12)
+
+
+# Files with labels
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A file with images as bytes and labels, as Keras's mnist.npz has them."""
+    pixels = np.arange(60 * 6).reshape(60, 2, 3) % 256
+    np.savez(
+        tmp_path / "images.npz", x_train=pixels.astype(np.uint8), y_train=np.arange(60) % 10,
+        x_test=pixels[:20].astype(np.uint8), y_test=np.arange(20) % 10,
+        column=np.arange(60.0)[:, None] % 10, flags=np.arange(60) % 2 == 1, none=np.arange(60) / 4,
+        no_images=np.zeros((0, 2, 3)),
+        matrix=np.zeros((60, 2)), nan=np.full(60, np.nan), empty=np.zeros(0),
+    )  # fmt: skip
+    return section(kind="file", path=str(tmp_path / "images.npz"), x="x_train", y="y_train")
+
+
+TESTED = {"data.x_test": "x_test", "data.y_test": "y_test"}
+
+
+def test_labels_of_a_file(images):
+    made = fs.load_experiment(
+        images,
+        {"data.target": "sign", "data.classes": [3, 8], "data.normalise": "unit-scale", **TESTED},
+    ).make_dataset()
+    assert made.x.shape == (12, 7) and made.x_test.shape == (4, 7)
+    np.testing.assert_array_equal(made.x[0, :6] * 255.0, np.arange(18, 24))
+    np.testing.assert_array_equal(made.y, [-1.0, 1.0] * 6)
+    np.testing.assert_array_equal(made.y_test, [-1.0, 1.0] * 2)
+    assert made.kind == "file" and made.notes["classes"] == "3, 8"
+    split = fs.load_experiment(
+        images, {"data.target": "label", "data.n_samples": 20, "data.n_test": 10,
+                 "data.balanced": True, "data.seed": 1},
+    ).make_dataset()  # fmt: skip
+    assert sorted(split.y) == sorted([*range(10)] * 2) and sorted(split.y_test) == [*range(10)]
+
+
+def test_images_of_a_file_become_rows_with_other_targets_too(images):
+    made = fs.load_experiment(images, {"data.y": "none"}).make_dataset()
+    assert made.x.shape == (60, 7) and made.y[1] == 0.25
+
+
+@pytest.mark.parametrize(("name", "classes"), [("column", "0, 1, 2"), ("flags", "0, 1")])
+def test_labels_of_other_types(images, name, classes):
+    made = fs.load_experiment(images, {"data.y": name, "data.target": "label"}).make_dataset()
+    assert made.notes["classes"].startswith(classes)
+
+
+@pytest.mark.parametrize("name", ["none", "matrix", "nan", "empty"])
+def test_labels_that_are_none(images, name):
+    made = fs.load_experiment(images, {"data.y": name, "data.target": "label"})
+    (problem,) = problems_of(made.make_dataset)
+    assert problem.startswith(f'data.y = "{name}": holds no labels; give a whole number')
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"data.classes": [1]}, "data.classes = [1]: is for labels; say what stands for them"),
+        ({"data.n_samples": 3}, "data.n_samples = 3: is for labels"),
+        ({"data.seed": 3}, "data.seed = 3: is for labels"),
+        ({"data.target": "signs"}, 'data.target = "signs": unknown; choose from "sign", "label"'),
+    ],
+)
+def test_choices_without_labels(images, change, expected):
+    (problem,) = problems_of(fs.load_experiment, images, change)
+    assert problem.startswith(expected)
+
+
+def test_test_arrays_of_a_file_go_together(images):
+    made = fs.load_experiment(images, {"data.target": "label", "data.x_test": "x_test"})
+    assert problems_of(made.make_dataset) == [
+        "data.y_test: missing beside x_test; give both or neither"
+    ]
+    made = fs.load_experiment(images, {"data.target": "label", "data.y": "y_test"})
+    (problem,) = problems_of(made.make_dataset)
+    assert problem.startswith("data.x: has shape (60, 6), but there are 20 labels")
+    for target in ({}, {"data.target": "label"}):
+        made = fs.load_experiment(images, {"data.x": "no_images", **target})
+        (problem,) = problems_of(made.make_dataset)
+        assert problem.startswith("data.x: has shape (0, 2, 3)")
 
 
 # Functions, teachers and targets at random

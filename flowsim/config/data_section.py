@@ -27,6 +27,9 @@ from flowsim.errors import ConfigError
 from flowsim.expression import Expression
 from flowsim.kernels.activations import ACTIVATIONS
 
+_OF_LABELS = ("classes", "n_samples", "n_test", "balanced", "seed", "positive_class")
+"""Keys of a file that have a meaning where its targets are labels."""
+
 
 class DataSection(Section):
     """``[data]`` of one kind."""
@@ -177,10 +180,30 @@ class File(Samples):
     y: Name = "y"
     x_test: Name | None = None
     y_test: Name | None = None
+    target: Annotated[str, one_of(ENCODINGS)] | None = None
+    classes: Annotated[list[int] | None, Field(examples=[[0, 1]])] = None
+    n_samples: Annotated[Count | None, Field(examples=[100])] = None
+    n_test: Annotated[CountOrZero | None, Field(examples=[100])] = None
+    balanced: bool | None = None
+    seed: Annotated[Seed | None, Field(examples=[0])] = None
+    positive_class: Annotated[int | None, Field(examples=[3])] = None
+
+    @field_validator(*_OF_LABELS)
+    @classmethod
+    def _of_labels(cls, value: Any, info: ValidationInfo) -> Any:
+        if value is not None and info.data.get("target", "") is None:
+            raise ValueError(
+                'is for labels; say what stands for them, target = "sign", or remove it'
+            )
+        return value
 
     def make(self) -> data.Dataset:
         """See `DataSection.make`."""
-        return data.from_file(**self.options())
+        choice = None
+        if self.target is not None:
+            chosen = self.model_dump(include={"target", *_OF_LABELS}, exclude_none=True)
+            choice = data.Choice(**chosen)
+        return data.from_file(**self.options("target", *_OF_LABELS), choice=choice)
 
     def content(self) -> dict[str, str]:
         """See `DataSection.content`."""
@@ -200,7 +223,7 @@ class Images(Samples):
     balanced: bool = False
     seed: Seed = 0
     target: Annotated[str, one_of(ENCODINGS)] = "sign"
-    positive_class: Annotated[CountOrZero | None, Field(examples=[3])] = None
+    positive_class: Annotated[int | None, Field(examples=[3])] = None
     grey: bool = False
 
     @field_validator("path")

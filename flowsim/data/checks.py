@@ -53,6 +53,12 @@ def checked_samples(
     return inputs, targets
 
 
+def both_or_neither(inputs: bool) -> str:
+    """Say which of x_test and y_test is missing beside the other, ``inputs`` or not."""
+    given, absent = ("x_test", "y_test") if inputs else ("y_test", "x_test")
+    return f"{absent}: missing beside {given}; give both or neither"
+
+
 def column_problems(train: Samples, test: Samples) -> list[str]:
     """Say which of x and y have other columns in the test set than in the training set."""
     return [

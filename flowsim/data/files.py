@@ -14,8 +14,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from flowsim.data.checks import MAX_VALUES
+from flowsim.data.checks import MAX_VALUES, both_or_neither
 from flowsim.data.disk import BEST_COMPRESSION, check_file, problem, unreadable
+from flowsim.data.labelled import Choice, LabelledSamples, from_labelled
 from flowsim.data.samples import Dataset, from_arrays
 from flowsim.errors import ConfigError
 
@@ -37,6 +38,7 @@ def from_file(
     y_test: str | None = None,
     bias: bool = True,
     normalise: str = "none",
+    choice: Choice | None = None,
 ) -> Dataset:
     """Read arrays from an npz or HDF5 file, which need not be trusted.
 
@@ -44,12 +46,15 @@ def from_file(
     ----------
     path : path
     x, y : str
-        Names of the arrays; in an HDF5 file possibly inside groups, as in ``"train/x"``.
+        Names of the arrays; in an HDF5 file possibly inside groups, as in ``"train/x"``. Inputs
+        of more than two dimensions, such as images, become rows.
     x_test, y_test : str, optional
         Names of the test arrays; both or neither.
     bias : bool
     normalise : str
         See `from_arrays`.
+    choice : Choice, optional
+        The targets are labels, whole numbers: which samples are taken, and how they are encoded.
 
     Raises
     ------
@@ -59,9 +64,39 @@ def from_file(
     names = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
     wanted = {key: name for key, name in names.items() if name is not None}
     arrays = read_arrays(path, wanted)
+    for key in ("x", "x_test"):
+        if key in arrays and arrays[key].ndim > 2 and arrays[key].size:
+            arrays[key] = arrays[key].reshape(len(arrays[key]), -1)
+    if choice is not None:
+        return from_labelled(
+            *_labelled(arrays, names), choice, bias=bias, normalise=normalise, kind="file"
+        )
     x_given, y_given, x_tested, y_tested = (arrays.get(key) for key in names)
     assert x_given is not None and y_given is not None  # else read_arrays has raised
     return from_arrays(x_given, y_given, x_tested, y_tested, bias, kind="file", normalise=normalise)
+
+
+def _labelled(
+    arrays: Mapping[str, np.ndarray], names: Mapping[str, str | None]
+) -> tuple[LabelledSamples, LabelledSamples | None]:
+    """Return arrays as training samples and, if there are any, test samples with labels."""
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise ConfigError(both_or_neither("x_test" in arrays))
+    parts = []
+    for suffix in ("", "_test") if "x_test" in arrays else ("",):
+        x, labels = arrays[f"x{suffix}"], arrays[f"y{suffix}"]
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        labels = labels.astype(np.int64) if labels.dtype == bool else labels
+        # Whole numbers may have been saved as floats, of which nan and 1e300 are no labels.
+        whole = (np.abs(labels) < 2**53) & (labels == np.trunc(labels))
+        if labels.ndim != 1 or not labels.size or not whole.all():
+            raise ConfigError(
+                f'y{suffix} = "{names[f"y{suffix}"]}": holds no labels; give a whole number for '
+                "every sample, or leave out target"
+            )
+        x = x[:, None] if x.ndim == 1 else x
+        parts.append(LabelledSamples(x, labels.astype(np.int64)))
+    return parts[0], parts[1] if len(parts) == 2 else None
 
 
 def read_arrays(path: str | os.PathLike[str], names: Mapping[str, str]) -> dict[str, np.ndarray]:

@@ -68,9 +68,9 @@ class Choice:
         All there are by default. Their order is that of the targets.
     n_samples : int, optional
         Training samples; all by default.
-    n_test : int
-        Test samples. They come from the set's own test samples, or else from those that are not
-        trained on.
+    n_test : int, optional
+        Test samples. They come from a test set of its own, by default all of it, or else from
+        the samples that are not trained on, by default none.
     balanced : bool
         The same number of every class.
     seed : int
@@ -86,7 +86,7 @@ class Choice:
 
     classes: Sequence[int] | None = None
     n_samples: int | None = None
-    n_test: int = 0
+    n_test: int | None = None
     balanced: bool = False
     seed: int = 0
     target: str = "sign"
@@ -151,7 +151,7 @@ def from_labelled(
     other = None if test is None else test.labels
     train_rows, test_rows = _rows(choice, classes, train.labels, other)
     taken = train.take(train_rows)
-    tested = (train if test is None else test).take(test_rows) if choice.n_test else None
+    tested = (train if test is None else test).take(test_rows) if len(test_rows) else None
 
     def arrays(part: LabelledSamples) -> tuple[np.ndarray, Array]:
         x = part.x if prepare is None else prepare(part.x)
@@ -244,14 +244,17 @@ def _rows(
     generator = np.random.default_rng(choice.seed)
     groups = _shuffled(generator, train, classes, choice.balanced)
     there = _room(groups)
-    n_samples, n_test = choice.n_samples, choice.n_test
-    if n_samples is None:
-        n_samples = there - (n_test if test is None else 0)
-    problems = [] if choice.n_samples is None else _count_problems("n_samples", n_samples, there)
-    test_groups, left = groups, there - n_samples
+    test_groups, left = groups, 0
     if test is not None:
         test_groups = _shuffled(generator, test, classes, choice.balanced)
         left = _room(test_groups)
+    n_test = left if choice.n_test is None else choice.n_test
+    n_samples = choice.n_samples
+    if n_samples is None:
+        n_samples = there - (n_test if test is None else 0)
+    if test is None:
+        left = there - n_samples
+    problems = [] if choice.n_samples is None else _count_problems("n_samples", n_samples, there)
     if n_test and not problems:
         # Something must be left to train on, too.
         problems += _count_problems("n_test", n_test, left if n_samples > 0 else there - 1)

@@ -59,7 +59,7 @@ def _none(x: Array, full_scale: float | None) -> Normalisation:
 def _unit_scale(x: Array, full_scale: float | None) -> Normalisation:
     if full_scale is None:
         raise ConfigError(
-            'normalise = "unit-scale": is for images, whose largest value is known; take '
+            'normalise = "unit-scale": is for images of bytes, whose largest value is known; take '
             '"standardise"'
         )
     d = x.shape[1]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from flowsim.data.checks import (
     Array,
+    both_or_neither,
     checked_samples,
     column_problems,
     warn_of_duplicates,
@@ -124,7 +125,7 @@ def from_arrays(
         What to do with the inputs, see `flowsim.data.normalisation.find_normalisation`. Its
         numbers come from ``x`` and are applied to ``x_test`` too.
     full_scale : float, optional
-        Largest value that an input can have, for ``"unit-scale"``.
+        Largest value that an input can have, for ``"unit-scale"``; that of bytes is known.
 
     Returns
     -------
@@ -147,18 +148,19 @@ def from_arrays(
     if x_test is not None and y_test is not None:
         test = checked_samples(x_test, y_test, "_test", problems)
     elif (x_test is None) != (y_test is None):
-        given, absent = ("x_test", "y_test") if y_test is None else ("y_test", "x_test")
-        problems.append(f"{absent}: missing beside {given}; give both or neither")
+        problems.append(both_or_neither(y_test is None))
     if train and test:
         problems += column_problems(train, test)
     if problems or train is None:
         raise ConfigError(problems)
+    if full_scale is None and getattr(x, "dtype", None) == np.uint8:
+        full_scale = 255.0
     normalisation = find_normalisation(normalise, train[0], full_scale)
-    x = with_bias(normalisation.apply(train[0]), bias)
-    dataset = Dataset(x, train[1], bias=bias, kind=kind, normalisation=normalisation)
+    inputs = with_bias(normalisation.apply(train[0]), bias)
+    dataset = Dataset(inputs, train[1], bias=bias, kind=kind, normalisation=normalisation)
     if test is not None:
-        x_test = with_bias(normalisation.apply(test[0]), bias)
-        dataset = replace(dataset, x_test=x_test, y_test=test[1])
+        tested = with_bias(normalisation.apply(test[0]), bias)
+        dataset = replace(dataset, x_test=tested, y_test=test[1])
     warn_of_duplicates(dataset.x, dataset.y)
     return dataset
 
