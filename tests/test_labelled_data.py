@@ -294,6 +294,20 @@ def test_arrays_of_a_file_can_be_normalised(tmp_path):
     np.testing.assert_allclose(made.make_dataset().x[:, :3].std(), 1.0, rtol=1e-12)
 
 
+def test_arrays_of_a_script_are_normalised_if_the_section_says_so():
+    options = {
+        "network": {"width": 5}, "scaling": {"scheme": "ntk"}, "data": {"normalise": "unit-norm"},
+        "integrate": {"max_steps": 1, "threads": 1},
+    }  # fmt: skip
+    run = fs.simulate(**options, x=[[3.0, 4.0]], y=[1.0])
+    np.testing.assert_array_equal(run.data["x"], [[0.6, 0.8, 1.0]])
+    assert run.data.attributes["normalisation"] == "unit-norm"
+    swept = fs.sweep(options, grid={"seeds": 2}, x=[[3.0, 4.0]], y=[1.0], workers=1)
+    np.testing.assert_array_equal(swept.runs[1].data["x"], [[0.6, 0.8, 1.0]])
+    with pytest.raises(ConfigError, match="normalise = .*: unknown; choose from"):
+        fs.simulate(**options | {"data": {"normalise": ["unit-norm"]}}, x=[1.0], y=[1.0])
+
+
 # Files with labels
 
 

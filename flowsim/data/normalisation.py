@@ -118,7 +118,7 @@ def find_normalisation(name: str, x: Array, full_scale: float | None = None) -> 
     ConfigError
         If the name is unknown or does not fit the data.
     """
-    if name not in NORMALISATIONS:
+    if not isinstance(name, str) or name not in NORMALISATIONS:
         choices = ", ".join(f'"{choice}"' for choice in NORMALISATIONS)
         raise ConfigError(f'normalise = "{name}": unknown; choose from {choices}')
     with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused
