@@ -392,7 +392,12 @@ def test_paths_are_relative_to_the_experiment_file(mnist, tmp_path):
         ({"kind": "mnist"}, 'data.path: missing; add path = "folder"'),
         ({"kind": "digits", "path": "a"}, "data.path = "),
         ({"kind": "digits", "grey": True}, 'data.grey = true: "digits" has no colours; remove it'),
+        (
+            {"kind": "digits", "classes": [1, 0.5]},
+            "data.classes[1] = 0.5: must be a whole number; f",
+        ),
         ({"kind": "digits", "classes": 1}, "data.classes = 1: must be a list; for example classes"),
+        ({"kind": "digits", "classes": [10**5000]}, "data.classes[0] = an integer of more than 20"),
         ({"kind": "digits", "n_samples": 0}, "data.n_samples = 0: must be 1 or larger; for exam"),
         ({"kind": "digits", "target": "signs"}, 'data.target = "signs": unknown; choose from'),
         ({"kind": "digits", "normalise": "unit"}, 'data.normalise = "unit": unknown; choose from'),

@@ -149,6 +149,27 @@ def test_all_problems_of_a_choice_at_once():
     ]  # fmt: skip
 
 
+def test_numbers_that_are_too_many_to_be_classes():
+    samples = numbered(np.arange(50_000))
+    (problem,) = problems_of(choose, samples, target="label")
+    assert problem == "classes: are 50000, at most 1000 are possible; choose some of them"
+    (problem,) = problems_of(choose, samples, target="label", classes=[0] * 10**5)
+    assert problem.startswith("classes: are 100000, at most 1000")
+    (problem,) = problems_of(choose, samples, target="label", classes=[*range(20), 60_000])
+    assert problem == (
+        "classes = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ...]: there is no sample of class 60000; "
+        "choose from 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, ..."
+    )
+    assert len(choose(samples, target="label", classes=[7, 40_000]).y) == 2
+
+
+def test_one_hot_targets_that_would_fill_the_memory():
+    labels = np.arange(10**6) % 1000
+    samples = LabelledSamples(np.broadcast_to(0.0, (10**6, 1)), labels)
+    (problem,) = problems_of(choose, samples, target="one-hot")
+    assert problem.startswith('target = "one-hot": makes more than 268435456 numbers of 1000000')
+
+
 def test_labels_and_samples_must_go_together():
     with pytest.raises(ConfigError, match="labels: float64 of shape"):
         LabelledSamples(np.zeros((2, 1)), np.zeros(2))

@@ -11,6 +11,7 @@ from flowsim import data
 from flowsim.config.fields import (
     Count,
     CountOrZero,
+    Label,
     Name,
     NonNegative,
     Numbers,
@@ -181,12 +182,12 @@ class File(Samples):
     x_test: Name | None = None
     y_test: Name | None = None
     target: Annotated[str, one_of(ENCODINGS)] | None = None
-    classes: Annotated[list[int] | None, Field(examples=[[0, 1]])] = None
+    classes: Annotated[list[Label] | None, Field(examples=[[0, 1]])] = None
     n_samples: Annotated[Count | None, Field(examples=[100])] = None
     n_test: Annotated[CountOrZero | None, Field(examples=[100])] = None
     balanced: bool | None = None
     seed: Annotated[Seed | None, Field(examples=[0])] = None
-    positive_class: Annotated[int | None, Field(examples=[3])] = None
+    positive_class: Annotated[Label | None, Field(examples=[3])] = None
 
     @field_validator(*_OF_LABELS)
     @classmethod
@@ -217,13 +218,13 @@ class Images(Samples):
     path: Annotated[
         Annotated[Name, Field(max_length=4096)] | None, Field(validate_default=True)
     ] = None
-    classes: Annotated[list[int] | None, Field(examples=[[0, 1]])] = None
+    classes: Annotated[list[Label] | None, Field(examples=[[0, 1]])] = None
     n_samples: Annotated[Count | None, Field(examples=[100])] = None
     n_test: CountOrZero = 0
     balanced: bool = False
     seed: Seed = 0
     target: Annotated[str, one_of(ENCODINGS)] = "sign"
-    positive_class: Annotated[int | None, Field(examples=[3])] = None
+    positive_class: Annotated[Label | None, Field(examples=[3])] = None
     grey: bool = False
 
     @field_validator("path")

@@ -9,13 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from flowsim.data.checks import Array
+from flowsim.data.checks import MAX_VALUES, Array
 from flowsim.data.disk import problem
 from flowsim.data.samples import Dataset, from_arrays
 from flowsim.errors import ConfigError
 
 Labels = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
+
+MAX_CLASSES = 1000
+"""Most classes there may be: more different labels are numbers that stand for something else."""
 
 N_CLASSES = 10
 """Classes of every set in `flowsim.data.images`: labels are 0 to 9."""
@@ -191,16 +194,25 @@ def _classes(choice: Choice, labels: Labels) -> list[int]:
     classes = present if choice.classes is None else list(choice.classes)
     if not classes:
         raise ConfigError("classes = []: names none; give at least one, such as classes = [0, 1]")
+    if len(classes) > MAX_CLASSES:
+        raise ConfigError(
+            f"classes: are {len(classes)}, at most {MAX_CLASSES} are possible; choose some of them"
+        )
     problems = []
     for label in dict.fromkeys(classes):
         if label not in present:
             problems.append(
-                f"classes = [{_listed(classes)}]: there is no sample of class {label}; choose from "
-                f"{_listed(present)}"
+                f"classes = [{_shown(classes)}]: there is no sample of class {label}; choose from "
+                f"{_shown(present)}"
             )
         if classes.count(label) > 1:
-            problems.append(f"classes = [{_listed(classes)}]: has {label} twice; remove one")
+            problems.append(f"classes = [{_shown(classes)}]: has {label} twice; remove one")
     problems += _target_problems(choice, classes)
+    if choice.target == "one-hot" and len(labels) * len(classes) > MAX_VALUES:
+        problems.append(
+            f'target = "one-hot": makes more than {MAX_VALUES} numbers of {len(labels)} samples; '
+            "choose fewer classes"
+        )
     if choice.balanced and choice.n_samples is None:
         problems.append("balanced = true: needs a number of samples; give n_samples")
     for key, count in (("n_samples", choice.n_samples), ("n_test", choice.n_test)):
@@ -232,7 +244,7 @@ def _target_problems(choice: Choice, classes: list[int]) -> list[str]:
         ]
     if positive is not None and positive not in classes:
         return [
-            f"positive_class = {positive}: is none of the classes; choose from {_listed(classes)}"
+            f"positive_class = {positive}: is none of the classes; choose from {_shown(classes)}"
         ]
     return []
 
@@ -286,6 +298,11 @@ def _count_problems(key: str, count: int, at_most: int) -> list[str]:
     if count > at_most:
         return [f"{key} = {count}: there are {at_most} to choose from; take fewer, or more classes"]
     return []
+
+
+def _shown(values: Sequence[int]) -> str:
+    """Return some numbers as they are shown in messages, of one line."""
+    return _listed(values[:12]) + (", ..." if len(values) > 12 else "")
 
 
 def _listed(values: Iterable[int]) -> str:
