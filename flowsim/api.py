@@ -110,7 +110,8 @@ def simulate(
         is copied at each checkpoint.
     dataset, x, y, x_test, y_test : Dataset or arrays, optional
         Data in place of the ``data`` section: x (n, inputs) without the bias coordinate, which is
-        added unless ``data={"bias": False}``; y (n,).
+        added unless ``data={"bias": False}``; y (n,). ``data={"normalise": "standardise"}`` does to
+        arrays what it does in the section.
     initial : mapping, path or Run, optional
         Initial weights in place of random ones, normalised: ``output_weights`` (m,) and
         ``input_weights`` (d, m), bias weights last (with antisymmetric initial values the second

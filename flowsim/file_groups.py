@@ -57,7 +57,7 @@ def attributes(experiment: Experiment, flow: TwoLayerFlow, method: str) -> dict[
 
 
 def data_group(dataset: Dataset) -> GroupContents:
-    """Inputs and targets."""
+    """Inputs and targets, and what has been done to them."""
     arrays = {
         "x": Array(dataset.x, ("sample", "input"), "inputs, bias coordinate included"),
         "y": Array(scalar_targets(dataset.y, "y"), ("sample",), "targets", "y"),
@@ -66,7 +66,17 @@ def data_group(dataset: Dataset) -> GroupContents:
         arrays["x_test"] = Array(dataset.x_test, ("test_sample", "input"), "inputs of the test set")
         y_test = scalar_targets(dataset.y_test, "y_test")
         arrays["y_test"] = Array(y_test, ("test_sample",), "targets of the test set", "y")
-    return GroupContents(arrays, attributes={"bias": dataset.bias})
+    done = dataset.normalisation
+    if done.shift is not None and done.scale is not None:
+        # With the bias coordinate, which stays as it is, they go with x column by column.
+        shift, scale = done.shift, done.scale
+        if dataset.bias:
+            shift, scale = np.append(shift, 0.0), np.append(scale, 1.0)
+        what = "of the inputs before x = (input - shift)/scale"
+        arrays["input_shift"] = Array(shift, ("input",), f"shift {what}")
+        arrays["input_scale"] = Array(scale, ("input",), f"scale {what}")
+    about = {"bias": dataset.bias, "kind": dataset.kind, "normalisation": done.name}
+    return GroupContents(arrays, attributes={**about, **dataset.notes})
 
 
 def final_group(

@@ -40,12 +40,17 @@ def resolve(
         )
     whole = {name: dict(section) for name, section in sections.items()}
     if dataset is None and arrays:
-        bias = whole.pop("data", {}).get("bias", True)
+        given = whole.pop("data", {})
         missing = [name for name in ("x", "y") if name not in arrays]
         if missing:
             raise ConfigError(f"{missing[0]}: missing; x and y go together")
         dataset = from_arrays(
-            arrays["x"], arrays["y"], arrays.get("x_test"), arrays.get("y_test"), bias=bias
+            arrays["x"],
+            arrays["y"],
+            arrays.get("x_test"),
+            arrays.get("y_test"),
+            bias=given.get("bias", True),
+            normalise=given.get("normalise", "none"),
         )
     if dataset is not None:
         whole["data"] = dataset.section()

@@ -108,7 +108,8 @@ class Run(RunFile):
         Parameters
         ----------
         x : (k,) or (k, inputs) array
-            Without the bias coordinate; it is added if the run's data has one.
+            Without the bias coordinate; it is added if the run's data has one. If the run's inputs
+            were normalised, so must these be (`Dataset.normalisation`).
         t : float, optional
             tau; the end of the run by default. See `weights` for times between snapshots.
         activation : Activation, optional

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from flowsim import data
+from flowsim.data import generated
 from flowsim.errors import ConfigError, DataWarning
 from flowsim.kernels.activations import ACTIVATIONS
 
@@ -182,7 +183,7 @@ def test_teacher_is_a_two_layer_network():
 def test_teacher_in_blocks_gives_the_same(monkeypatch):
     relu = ACTIVATIONS["relu"].value
     whole = data.from_teacher(relu, 7, 23, n_inputs=3)
-    monkeypatch.setattr(data, "_BLOCK", 14)
+    monkeypatch.setattr(generated, "_BLOCK", 14)
     np.testing.assert_allclose(data.from_teacher(relu, 7, 23, n_inputs=3).y, whole.y, rtol=1e-13)
 
 

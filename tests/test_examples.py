@@ -73,10 +73,11 @@ def test_the_main_job_has_enough_points_for_a_map():
     assert len(grid["network.width"]) >= 3
 
 
-def test_the_script_of_the_readme(tmp_path):
+def test_the_scripts_of_the_readme(tmp_path):
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
-    simulation, analysis = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    for number, script in enumerate((simulation, analysis)):
+    scripts = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert len(scripts) == 3
+    for number, script in enumerate(scripts):  # in this order: the last one reads a file
         path = tmp_path / f"script_{number}.py"
         path.write_text(script, encoding="utf-8")
         done = subprocess.run(

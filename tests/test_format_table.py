@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 import h5py
-import numpy as np
 
 import flowsim as fs
 
@@ -21,7 +20,6 @@ def documented():
 
 
 def test_every_array_is_in_the_table_with_its_axes_type_and_units(tmp_path):
-    x = np.linspace(-1.0, 1.0, 5)
     record = {
         "kernel": {"schedule": "log", "per_decade": 3},
         "separate": {"norm": {"schedule": "steps", "every": 3}},
@@ -32,10 +30,15 @@ def test_every_array_is_in_the_table_with_its_axes_type_and_units(tmp_path):
             scaling={"gamma": 1.0, "gamma_prime": 0.0},
             integrate={"estimate_error": True},
             record=record | {"separate": separate},
-            x=x,
-            y=x**2,
-            x_test=x,
-            y_test=x,
+            data={
+                "kind": "function",
+                "function": "x**2",
+                "n_samples": 5,
+                "low": -1.0,
+                "high": 1.0,
+                "n_test": 4,
+                "normalise": "standardise",
+            },
             output=tmp_path / "run.h5",
             overwrite=True,
         )
@@ -62,5 +65,6 @@ def test_every_attribute_is_in_the_table(tmp_path):
     )
     text = TABLE.read_text(encoding="utf-8")
     with h5py.File(tmp_path / "run.h5") as file:
-        missing = [name for name in file.attrs if f"`{name}`" not in text]
+        names = [*file.attrs, *file["data"].attrs]
+    missing = [name for name in names if f"`{name}`" not in text]
     assert not missing

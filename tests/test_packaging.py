@@ -110,7 +110,7 @@ def test_metadata(wheel):
     assert metadata["License-Expression"] == "MIT"
     assert metadata["Requires-Python"] == ">=3.11"
     extras = set(metadata.get_all("Provides-Extra"))
-    assert extras == {"cuda12", "cuda13", "xarray", "dask", "bench", "dev"}
+    assert extras == {"cuda12", "cuda13", "data", "xarray", "dask", "bench", "dev"}
     required = metadata.get_all("Requires-Dist")
     for major in (12, 13):
         assert any(

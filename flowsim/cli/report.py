@@ -203,6 +203,10 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
         f"{attributes.get('network')}, "
         + shown("width", "activation", "antisymmetric", "seed", "n_samples", "n_inputs"),
     )
+    about = run.data.attributes
+    of_data = ("kind", "classes", "target", "positive_class", "normalisation")
+    if said := [f"{name} = {about[name]}" for name in of_data if name in about]:
+        yield "data", ", ".join(said)
     yield "scaling", shown("gamma", "gamma_prime", "kappa", "kappa_prime")
     yield "", shown("alpha", "beta1", "beta2")
     yield "integration", shown("method", "backend", "dtype")

@@ -7,14 +7,12 @@ import json
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import tomli_w
 
-from flowsim.config.data_section import DataSection, File, Function, Points
+from flowsim.config.data_section import DataSection, File, Function, Images, Points
 from flowsim.config.fields import Section
 from flowsim.config.forms import SECTIONS, check_section, keys_of
 from flowsim.config.problems import closest, show, show_key
@@ -79,8 +77,8 @@ class Experiment:
     def hash(self) -> str:
         """Return the SHA-256 (hexadecimal) of all that determines the numbers of a run.
 
-        Threads and the wall-time budget do not, nor when and how a file is written. A data file
-        enters with its content, not its path.
+        Threads and the wall-time budget do not, nor when and how a file is written. Data files
+        enter with their content, not their path.
 
         Raises
         ------
@@ -105,8 +103,10 @@ class Experiment:
         for key in left_out:
             section, _, name = key.partition(".")
             sections[section].pop(name, None)
-        if isinstance(self.data, File):
-            sections["data"]["path"] = _file_digest(self.data.path)
+        try:
+            sections["data"] |= self.data.content()
+        except ConfigError as error:
+            raise ConfigError(_in_section("data", error.problems)) from None
         text = json.dumps(sections, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -241,7 +241,7 @@ def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
             scaling.make(network.width, n_inputs=1)
         except ConfigError as error:
             problems += _in_section("scaling", error.problems)
-    now = Points if not (others or problems) else Points | Function | File
+    now = Points if not (others or problems) else Points | Function | File | Images
     if isinstance(data, now):
         try:
             with warnings.catch_warnings():
@@ -283,21 +283,3 @@ def _in_section(section: str, problems: Iterable[str]) -> list[str]:
     # Scales complain of the width too, but its key is the network's.
     homes = {"scaling": {"width": "network"}}.get(section, {})
     return [f"{homes.get(problem.split(' ')[0], section)}.{problem}" for problem in problems]
-
-
-def _file_digest(path: str) -> str:
-    try:
-        status = Path(path).stat()
-        return _digest(path, status.st_mtime_ns, status.st_size)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(
-            f"data.path = {show(path, longest=4096)}: cannot be read ({reason}); check the path"
-        ) from error
-
-
-@lru_cache(maxsize=64)
-def _digest(path: str, modified: int, size: int) -> str:
-    """SHA-256 of a file; its time and size are there to know it again."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

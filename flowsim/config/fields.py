@@ -52,6 +52,7 @@ NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1, le=MAX_INT)]
 CountOrZero = Annotated[int, Field(ge=0, le=MAX_INT)]
 Seed = CountOrZero
+Label = Annotated[int, Field(ge=-MAX_INT, le=MAX_INT)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]
 Numbers = Annotated[list[Any], BeforeValidator(_numbers)]
 """A list of numbers or of rows of numbers, as floats; its shape is checked with the data."""

@@ -146,6 +146,8 @@ def _explain(
     kind = details["type"]
     if kind == "value_error":  # raised by a validator of ours, which names its remedy
         return str(details["ctx"]["error"])
+    while path and isinstance(path[-1], int):  # an entry of a list: the key is what has a name
+        path = path[:-1]
     fields = _fields(model, path[:-1])
     name = str(path[-1]) if path else ""
     if kind == "extra_forbidden":

@@ -18,9 +18,9 @@ from flowsim.recording.format import LAYERS
 _TEXTS = (
     *("format", "layout", "status", "stop_reason", "config", "config_hash", "fingerprint"),
     *("versions", "hardware", "backend", "dtype", "created", "convention", "network", "method"),
-    "activation",
+    *("activation", "kind", "normalisation", "classes", "target"),
 )
-_INTEGERS = ("seed", "width", "n_samples", "n_inputs")
+_INTEGERS = ("seed", "width", "n_samples", "n_inputs", "positive_class")
 _NUMBERS = ("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2")
 _FLAGS = ("antisymmetric", "bias")
 
@@ -74,6 +74,8 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
         "y": ("f", (None,)),
         "x_test": ("f", (None, None)),
         "y_test": ("f", (None,)),
+        "input_shift": ("f", (None,)),
+        "input_scale": ("f", (None,)),
     },
     "final": {
         "output_weights": ("f", (None,)),

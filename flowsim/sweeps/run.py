@@ -227,8 +227,15 @@ def _given_data(
     if x is None or y is None:
         raise ConfigError(f"{'x' if x is None else 'y'}: missing; x and y go together")
     section = base.get("data", {})
-    bias = section.get("bias", True) if isinstance(section, Mapping) else True
-    return from_arrays(x, y, arrays["x_test"], arrays["y_test"], bias=bias)
+    given = section if isinstance(section, Mapping) else {}
+    return from_arrays(
+        x,
+        y,
+        arrays["x_test"],
+        arrays["y_test"],
+        bias=given.get("bias", True),
+        normalise=given.get("normalise", "none"),
+    )
 
 
 def _execute(

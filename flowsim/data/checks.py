@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 
 import numpy as np
 import numpy.typing as npt
 
-from flowsim.data_files import MAX_VALUES
 from flowsim.errors import DataWarning
 
 Array = npt.NDArray[np.float64]
 Samples = tuple[Array, Array]
+
+MAX_VALUES = 2**28
+"""Most numbers an array of samples may have (2 GiB in float64)."""
 
 
 def checked_samples(
@@ -48,6 +51,12 @@ def checked_samples(
     if targets.ndim == 2 and targets.shape[1] == 1:
         targets = targets[:, 0]
     return inputs, targets
+
+
+def both_or_neither(inputs: bool) -> str:
+    """Say which of x_test and y_test is missing beside the other, ``inputs`` or not."""
+    given, absent = ("x_test", "y_test") if inputs else ("y_test", "x_test")
+    return f"{absent}: missing beside {given}; give both or neither"
 
 
 def column_problems(train: Samples, test: Samples) -> list[str]:
@@ -174,8 +183,10 @@ def _columns(array: Array) -> int:
 def _contradiction(x: Array, y: Array) -> tuple[int, int] | None:
     """Return two rows of equal ``x`` and unequal ``y``, if there are such."""
     first_with: dict[bytes, int] = {}
-    for row, inputs in enumerate(x + 0.0):  # -0.0 becomes 0.0
-        first = first_with.setdefault(inputs.tobytes(), row)
+    for row, inputs in enumerate(x):
+        # The hash stands for the inputs, which would be there twice; -0.0 becomes 0.0.
+        key = hashlib.blake2b((inputs + 0.0).tobytes(), digest_size=16).digest()
+        first = first_with.setdefault(key, row)
         if first != row and np.any(y[first] != y[row]):
             return first, row
     return None

@@ -9,19 +9,16 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
+from flowsim.data.checks import MAX_VALUES, both_or_neither
+from flowsim.data.disk import BEST_COMPRESSION, check_file, problem, unreadable
+from flowsim.data.labelled import Choice, LabelledSamples, from_labelled
+from flowsim.data.samples import Dataset, from_arrays
 from flowsim.errors import ConfigError
-
-MAX_VALUES = 2**28
-"""Most numbers an array of samples may have (2 GiB in float64)."""
-
-_BEST_COMPRESSION = 1100
-"""Deflate shrinks by 1032 at most: a file that promises more has never held the data."""
 
 _HEADER_READERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
@@ -31,6 +28,75 @@ _HEADER_READERS = {
 
 class _Refused(Exception):
     """An array that is not read; the text says why and what to do."""
+
+
+def from_file(
+    path: str | os.PathLike[str],
+    x: str = "x",
+    y: str = "y",
+    x_test: str | None = None,
+    y_test: str | None = None,
+    bias: bool = True,
+    normalise: str = "none",
+    choice: Choice | None = None,
+) -> Dataset:
+    """Read arrays from an npz or HDF5 file, which need not be trusted.
+
+    Parameters
+    ----------
+    path : path
+    x, y : str
+        Names of the arrays; in an HDF5 file possibly inside groups, as in ``"train/x"``. Inputs
+        of more than two dimensions, such as images, become rows.
+    x_test, y_test : str, optional
+        Names of the test arrays; both or neither.
+    bias : bool
+    normalise : str
+        See `from_arrays`.
+    choice : Choice, optional
+        The targets are labels, whole numbers: which samples are taken, and how they are encoded.
+
+    Raises
+    ------
+    ConfigError
+        If the file or an array cannot be read, or the arrays do not fit (`from_arrays`).
+    """
+    names = {"x": x, "y": y, "x_test": x_test, "y_test": y_test}
+    wanted = {key: name for key, name in names.items() if name is not None}
+    arrays = read_arrays(path, wanted)
+    for key in ("x", "x_test"):
+        if key in arrays and arrays[key].ndim > 2 and arrays[key].size:
+            arrays[key] = arrays[key].reshape(len(arrays[key]), -1)
+    if choice is not None:
+        return from_labelled(
+            *_labelled(arrays, names), choice, bias=bias, normalise=normalise, kind="file"
+        )
+    x_given, y_given, x_tested, y_tested = (arrays.get(key) for key in names)
+    assert x_given is not None and y_given is not None  # else read_arrays has raised
+    return from_arrays(x_given, y_given, x_tested, y_tested, bias, kind="file", normalise=normalise)
+
+
+def _labelled(
+    arrays: Mapping[str, np.ndarray], names: Mapping[str, str | None]
+) -> tuple[LabelledSamples, LabelledSamples | None]:
+    """Return arrays as training samples and, if there are any, test samples with labels."""
+    if ("x_test" in arrays) != ("y_test" in arrays):
+        raise ConfigError(both_or_neither("x_test" in arrays))
+    parts = []
+    for suffix in ("", "_test") if "x_test" in arrays else ("",):
+        x, labels = arrays[f"x{suffix}"], arrays[f"y{suffix}"]
+        labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+        labels = labels.astype(np.int64) if labels.dtype == bool else labels
+        # Whole numbers may have been saved as floats, of which nan and 1e300 are no labels.
+        whole = (np.abs(labels) < 2**53) & (labels == np.trunc(labels))
+        if labels.ndim != 1 or not labels.size or not whole.all():
+            raise ConfigError(
+                f'y{suffix} = "{names[f"y{suffix}"]}": holds no labels; give a whole number for '
+                "every sample, or leave out target"
+            )
+        x = x[:, None] if x.ndim == 1 else x
+        parts.append(LabelledSamples(x, labels.astype(np.int64)))
+    return parts[0], parts[1] if len(parts) == 2 else None
 
 
 def read_arrays(path: str | os.PathLike[str], names: Mapping[str, str]) -> dict[str, np.ndarray]:
@@ -62,39 +128,19 @@ def read_arrays(path: str | os.PathLike[str], names: Mapping[str, str]) -> dict[
         raise
     # h5py and zipfile raise many kinds of error on damaged files.
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise _problem(path, f"cannot be read ({reason}); write the file again") from error
+        raise unreadable(path, error) from error
 
 
 def _reader(path: Path) -> Callable[[Path, Mapping[str, str]], dict[str, np.ndarray]]:
     """Return the function that reads this file."""
     import h5py
 
-    try:
-        if not path.exists():
-            raise _problem(path, f"no such file{_similar(path)}")
-        if not path.is_file():
-            raise _problem(path, "not a file; give the path of an npz or HDF5 file")
-        with path.open("rb"):
-            pass
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise _problem(path, f"cannot be opened ({reason}); check the path") from error
+    check_file(path, "the path of an npz or HDF5 file")
     if zipfile.is_zipfile(path):
         return _read_npz
     if h5py.is_hdf5(path):
         return _read_hdf5
-    raise _problem(path, "neither npz nor HDF5; save it with numpy.savez(path, x=x, y=y)")
-
-
-def _similar(path: Path) -> str:
-    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    close = get_close_matches(path.name, siblings, n=1)
-    return f"; did you mean `{close[0]}`?" if close else "; check the path"
-
-
-def _problem(path: Path, text: str) -> ConfigError:
-    return ConfigError(f'path = "{path}": {text}'.replace("\n", " "))
+    raise problem(path, "neither npz nor HDF5; save it with numpy.savez(path, x=x, y=y)")
 
 
 def _collect(names: Mapping[str, str], read: Callable[[str], np.ndarray]) -> dict[str, np.ndarray]:
@@ -179,7 +225,7 @@ def _check_declaration(
         count *= length
     if count > MAX_VALUES:
         raise _Refused(f"declares {count} numbers; at most {MAX_VALUES} are read")
-    if file_size is not None and count * dtype.itemsize > _BEST_COMPRESSION * file_size:
+    if file_size is not None and count * dtype.itemsize > BEST_COMPRESSION * file_size:
         raise _Refused(f"declares more numbers ({count}) than the file can hold; save it again")
 
 
