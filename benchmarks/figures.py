@@ -173,7 +173,8 @@ def draw_ensemble(rows: Sequence[dict[str, Any]], folder: Path) -> None:
             color=METHOD_COLOURS[k], linewidth=0.9, marker="|", markevery=[1],
         )  # fmt: skip
         axes.loglog([row["median_error"]], [speed], color=METHOD_COLOURS[k],
-                    marker=METHOD_MARKERS[k], linestyle="none", label=row["contestant"])  # fmt: skip
+                    marker=METHOD_MARKERS[k], label=row["contestant"],
+                    linestyle="none")  # fmt: skip
     speeds = [row["networks_a_second"] for row in rows]
     errors = [row[key] for row in rows for key in ("median_error", "largest_error")]
     axes.set_ylim(0.5 * min(speeds), 6.0 * max(speeds))
