@@ -24,6 +24,7 @@ PROGRAM_LOOKS = {
     "torch.compile": ("#CC79A7", "...."),
     "JAX jit": ("#009E73", "xxxx"),
     "NumPy in blocks": ("#999999", "----"),
+    "torch.compile, sums written out": ("#56B4E9", "||||"),
 }
 PASS_LOOKS = {
     "outputs": ("#0072B2", "o"),

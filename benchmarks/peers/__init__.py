@@ -25,7 +25,9 @@ PEERS = {
 
 REMEDY = "pip install 'flowsim[bench]'"
 PROGRAMS = ("NumPy", "PyTorch eager", "torch.compile", "JAX jit")
-"""What a user of these libraries writes; NumPy in blocks of neurons takes part beside them."""
+"""What a user of these libraries writes."""
+TUNED = ("NumPy in blocks", "torch.compile, sums written out")
+"""What takes part beside them: written for the machine, no longer as the formulas are."""
 
 
 @dataclass(frozen=True)
