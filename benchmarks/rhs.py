@@ -154,7 +154,7 @@ def speeds(cases: list[Case]) -> Table:
         ["m", "n", "d", "dtype", *names, "best / flowsim", "wanted", "tuned / flowsim"],
         note="Medians of rounds in turn. Best: of the four programs after flowsim, as users write "
         "them. Tuned: the faster of the two after those, which are no longer what one writes but "
-        "may be faster. Ways of writing are tried first, and the fastest of each program takes part.",
+        "may be faster. Ways of writing are tried first, the fastest of each program takes part.",
     )
     for case in cases:
         times = [f"{1e3 * case.seconds[k]:.2f}" if k in case.seconds else "-" for k in names]
