@@ -227,9 +227,15 @@ def multiply(matrix, stack, first, products, to, strip, count, fetched):
     inner, lanes = matrix.shape[1], LANE_BYTES // stack.itemsize
     rows, rows_of_product = stack.shape[0] // strip, products.shape[0] // strip
     read, written, read_start, start = fetched
+    # As slowly as all rows still get their turn: memory takes only so many requests at a time.
+    slower, height = 0, max(read.shape[0], written.shape[0])
+    while inner >> (slower + 1) > 0 and (
+        (height // (inner >> (slower + 1)) + 1) * LINES <= matrix.shape[0]
+    ):
+        slower += 1
     for group in range(matrix.shape[0]):
         # A line of some rows at a time. A panel that is not aligned has one line more.
-        row, column = 1 + group // LINES * inner, group % LINES * lanes
+        row, column = 1 + group // LINES * (inner >> slower), group % LINES * lanes
         for p in range(count):
             at = read_by = other = by = 0
             if row < read.shape[0] and read.shape[1] > 0:
@@ -237,7 +243,8 @@ def multiply(matrix, stack, first, products, to, strip, count, fetched):
             if row < written.shape[0] and written.shape[1] > 0:
                 other, by = row * written.shape[1] + start + column, written.shape[1]
             sums = tile(
-                matrix, group, stack, p * rows + first, read, at, read_by, written, other, by
-            )
+                matrix, group, stack, p * rows + first, read, at, read_by, written, other, by,
+                slower,
+            )  # fmt: skip
             store_tile(products, p * rows_of_product + to + group * TILE_ROWS, sums)
             column += stack.shape[1]

@@ -67,12 +67,14 @@ def packed(matrix: np.ndarray) -> np.ndarray:
 
 
 @intrinsic
-def tile(typingctx, matrix, group, panel, first, read, read_at, read_by, written, to, by):
+def tile(
+    typingctx, matrix, group, panel, first, read, read_at, read_by, written, to, by, slower
+):  # fmt: skip
     """sum_t matrix[group, t, r] panel[first + t] for all r, as TILE_ROWS x PANEL_VECTORS vectors.
 
     The ``matrix`` is `packed`, (groups, count, TILE_ROWS); t runs from 0 to count - 1. On its way
-    step t fetches into the cache what number ``read_at + t read_by`` of the array ``read`` is in,
-    and what number ``to + t by`` of ``written`` is in, to be written.
+    step t fetches into the cache what number ``read_at + s read_by`` of the array ``read`` is in,
+    and what number ``to + s by`` of ``written`` is in, to be written; s = t >> slower.
     """
     lanes = Lanes(matrix.dtype)
     sums = types.UniTuple(lanes, TILE_ROWS * PANEL_VECTORS)
@@ -98,12 +100,10 @@ def tile(typingctx, matrix, group, panel, first, read, read_at, read_by, written
         for place in places:
             builder.store(ir.Constant(vector, None), place)
         with cgutils.for_range(builder, count, intp=INDEX) as loop:
+            step = builder.lshr(loop.index, arguments[10])
             for write, (data, at, by) in enumerate(fetched):
-                _fetch(
-                    builder,
-                    builder.gep(data, [builder.add(at, builder.mul(loop.index, by))]),
-                    write,
-                )
+                address = builder.gep(data, [builder.add(at, builder.mul(step, by))])
+                _fetch(builder, address, write)
             here = builder.gep(
                 neurons, [builder.mul(loop.index, INDEX(PANEL_VECTORS * lanes.width))]
             )
@@ -121,7 +121,8 @@ def tile(typingctx, matrix, group, panel, first, read, read_at, read_by, written
         return context.make_tuple(builder, sums, [builder.load(place) for place in places])
 
     index = types.intp
-    return sums(matrix, index, panel, index, read, index, index, written, index, index), codegen
+    places = (index, panel, index, read, index, index, written, index, index, index)
+    return sums(matrix, *places), codegen
 
 
 def _fetch(builder, address, write):
