@@ -1,13 +1,13 @@
 """What a pass costs each way: the table that the choice between the ways is made by.
 
 ``python -m benchmarks paths`` measures a fused pass (rate, update, outputs) of ReLU networks on
-all cores and writes the table ``kernels/cpu/costs.py``, which is committed: a problem gets its
-way from there, never from a measurement while it runs. The ways take turns.
+one core and writes the table ``kernels/cpu/costs.py``, which is committed: a problem gets its
+way from there, never from a measurement while it runs. The ways take turns, and what counts is
+the processor time of the thread, the least of several rounds: other work only adds to it.
 """
 
 from __future__ import annotations
 
-import statistics
 import time
 from pathlib import Path
 
@@ -16,7 +16,6 @@ import numpy as np
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.kernels.cpu.choice import possible_ways
-from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.kernels.interface import TwoLayerField
 
 from .common import Table, report
@@ -25,8 +24,8 @@ TABLE = Path(__file__).parents[1] / "kernels" / "cpu" / "costs.py"
 NEURONS = (1_000, 30_000)
 SAMPLES = (4, 32, 256)
 INPUTS = (2, 8, 16, 32, 64, 256)
-ROUNDS = 7
-HEAD = '''"""Nanoseconds a neuron of a fused pass, by way: made by ``benchmarks.paths``."""
+ROUNDS = 5
+HEAD = '''"""Nanoseconds a neuron of a fused pass on one core: made by ``benchmarks.paths``."""
 
 COSTS: dict[str, dict[tuple[int, int, int], dict[str, float]]] = {
 '''
@@ -41,7 +40,7 @@ def _measure(neurons: int, n: int, d: int, dtype: str, rounds: int) -> dict[str,
     state, residual = generator.normal(size=(1 + d, neurons)), generator.normal(size=n)
     calls, times = {}, {}
     for way in possible_ways(field):
-        kernels = two_layer_kernels("cpu", field, neurons, dtype, usable_cores(), way)
+        kernels = two_layer_kernels("cpu", field, neurons, dtype, 1, way)
         theta, nothing, one = kernels.array(state), kernels.empty(0), np.ones(1)
 
         def call(kernels=kernels, theta=theta, nothing=nothing, one=one) -> None:
@@ -52,11 +51,11 @@ def _measure(neurons: int, n: int, d: int, dtype: str, rounds: int) -> dict[str,
     repeats = max(1, int(2e7 / (neurons * n * (2 * d + 4))))
     for _ in range(rounds):
         for way, call in calls.items():
-            started = time.perf_counter()
+            started = time.thread_time()
             for _ in range(repeats):
                 call()
-            times[way].append((time.perf_counter() - started) / repeats)
-    return {way: statistics.median(seconds) / neurons * 1e9 for way, seconds in times.items()}
+            times[way].append((time.thread_time() - started) / repeats)
+    return {way: min(seconds) / neurons * 1e9 for way, seconds in times.items()}
 
 
 def main(quick: bool = False) -> None:
@@ -73,7 +72,7 @@ def main(quick: bool = False) -> None:
             for d in inputs
         }
     table = Table(
-        "Nanoseconds a neuron of a fused pass, ReLU, all cores",
+        "Nanoseconds a neuron of a fused pass, ReLU, one core",
         ["dtype", "neurons", "n", "d", "general", "piecewise", "matrix"],
     )
     for dtype, entries in costs.items():

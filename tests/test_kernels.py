@@ -137,24 +137,6 @@ def test_every_way_of_passing_agrees_with_the_reference(passes, activation, dtyp
         compare(make_field(n, d, activation, scale=0.7), neurons, dtype, passes=passes)
 
 
-def test_signs_that_were_kept_are_those_of_the_weights():
-    """A rate after an output pass, and one at weights changed behind the kernels' back."""
-    field = make_field(6, 9, "relu")
-    kept, fresh = (
-        two_layer_kernels("cpu", field, 1300, "float64", 2, passes="matrix") for _ in range(2)
-    )
-    residual = np.linspace(-1.0, 1.0, 6)
-    for change in (0.0, 1.0, 1e-9):
-        theta = kept.array(state(field, 1300))
-        kept.outputs(theta)
-        theta[3, 700] += change
-        theta[1, 1299] -= change
-        out, expected = kept.empty(), kept.empty()
-        kept.rate(theta, residual, out)
-        fresh.rate(theta, residual, expected)
-        assert np.array_equal(out, expected)
-
-
 def test_the_way_is_chosen_from_the_table_alone():
     for dtype, table in COSTS.items():
         for (neurons, n, d), costs in table.items():

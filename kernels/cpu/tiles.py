@@ -1,0 +1,227 @@
+"""Matrix products of a panel of neurons, in vector registers.
+
+A *panel* is an array (rows, `PANEL_VECTORS` vectors of neurons), contiguous and small enough for
+the cache. `tile` multiplies some rows of a constant matrix with a panel: the `TILE_ROWS` x
+`PANEL_VECTORS` results stay in registers while the common index runs, so that every vector that
+is loaded is used `TILE_ROWS` times and the processor does nothing but multiply and add. The matrix
+lies in memory in the order in which it is read, see `packed`.
+
+Every element is a sum in the order of the common index: its bits depend neither on the shape of
+the tile nor on the other neurons.
+"""
+
+from __future__ import annotations
+
+import llvmlite.binding
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from .lane_code import (
+    INDEX,
+    LANE_BYTES,
+    Lanes,
+    add_to,
+    as_vector,
+    fused_multiply_add,
+    load_vector,
+    row_address_at,
+    splat,
+)
+
+
+def _tile_shape() -> tuple[int, int]:
+    """Rows and vectors of a tile, whose sums fill most of the processor's registers.
+
+    32 registers of a whole vector each hold 8 x 3 sums beside what is being multiplied; where
+    there are shorter ones a vector takes two or more of them.
+    """
+    if llvmlite.binding.get_host_cpu_features().get("avx512f", False):
+        return 8, 3
+    return 6, 1
+
+
+TILE_ROWS, PANEL_VECTORS = _tile_shape()
+
+ODD = 6364136223846793005
+"""Multiplier that mixes bits: its multiples differ in all of theirs."""
+
+
+def panel_width(itemsize: int) -> int:
+    """Neurons in a panel, for numbers of so many bytes."""
+    return PANEL_VECTORS * LANE_BYTES // itemsize
+
+
+def packed(matrix: np.ndarray) -> np.ndarray:
+    """Order a matrix (rows, count) for `tile`: (groups of rows, count, rows of a group).
+
+    Rows of zeros fill up the last group.
+    """
+    rows, count = matrix.shape
+    groups = -(-rows // TILE_ROWS)
+    filled = np.zeros((groups * TILE_ROWS, count), matrix.dtype)
+    filled[:rows] = matrix
+    return np.ascontiguousarray(filled.reshape(groups, TILE_ROWS, count).swapaxes(1, 2))
+
+
+@intrinsic
+def tile(
+    typingctx, matrix, group, panel, first, read, read_at, read_by, written, to, by, slower
+):  # fmt: skip
+    """sum_t matrix[group, t, r] panel[first + t] for all r, as TILE_ROWS x PANEL_VECTORS vectors.
+
+    The ``matrix`` is `packed`, (groups, count, TILE_ROWS); t runs from 0 to count - 1. On its way
+    step t fetches into the cache what number ``read_at + s read_by`` of the array ``read`` is in,
+    and what number ``to + s by`` of ``written`` is in, to be written; s = t >> slower.
+    """
+    lanes = Lanes(matrix.dtype)
+    sums = types.UniTuple(lanes, TILE_ROWS * PANEL_VECTORS)
+
+    def codegen(context, builder, signature, arguments):
+        kind, vector = signature.args[0], context.get_value_type(lanes)
+        itemsize = kind.dtype.bitwidth // 8
+        whole = context.make_array(kind)(context, builder, arguments[0])
+        count = cgutils.unpack_tuple(builder, whole.shape)[1]
+        offset = builder.mul(builder.mul(arguments[1], count), INDEX(TILE_ROWS))
+        numbers = builder.gep(whole.data, [offset])
+        neurons = row_address_at(
+            context, builder, signature.args[2], arguments[2], arguments[3], INDEX(0)
+        )
+        fetched = [
+            (
+                context.make_array(signature.args[k])(context, builder, arguments[k]).data,
+                *arguments[k + 1 : k + 3],
+            )
+            for k in (4, 7)
+        ]
+        places = [cgutils.alloca_once(builder, vector) for _ in range(sums.count)]
+        for place in places:
+            builder.store(ir.Constant(vector, None), place)
+        with cgutils.for_range(builder, count, intp=INDEX) as loop:
+            step = builder.lshr(loop.index, arguments[10])
+            for write, (data, at, by) in enumerate(fetched):
+                address = builder.gep(data, [builder.add(at, builder.mul(step, by))])
+                _fetch(builder, address, write)
+            here = builder.gep(
+                neurons, [builder.mul(loop.index, INDEX(PANEL_VECTORS * lanes.width))]
+            )
+            column = [
+                load_vector(builder, builder.gep(here, [INDEX(v * lanes.width)]), vector, itemsize)
+                for v in range(PANEL_VECTORS)
+            ]
+            row = builder.gep(numbers, [builder.mul(loop.index, INDEX(TILE_ROWS))])
+            for r in range(TILE_ROWS):
+                number = splat(builder, builder.load(builder.gep(row, [INDEX(r)])), vector)
+                for v in range(PANEL_VECTORS):
+                    place = places[r * PANEL_VECTORS + v]
+                    total = fused_multiply_add(builder, number, column[v], builder.load(place))
+                    builder.store(total, place)
+        return context.make_tuple(builder, sums, [builder.load(place) for place in places])
+
+    index = types.intp
+    places = (index, panel, index, read, index, index, written, index, index, index)
+    return sums(matrix, *places), codegen
+
+
+def _fetch(builder, address, write):
+    """Ask for the line of memory at an address, which need not be one that may be touched."""
+    number = ir.IntType(32)
+    byte = ir.IntType(8).as_pointer()
+    kind = ir.FunctionType(ir.VoidType(), [byte] + [number] * 3)
+    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+    # Into the second level; data, not code.
+    builder.call(function, [builder.bitcast(address, byte), number(write), number(2), number(1)])
+
+
+@intrinsic
+def store_tile(typingctx, panel, row, sums):
+    """Write what `tile` gives into a panel, from ``row`` on."""
+
+    def codegen(context, builder, signature, arguments):
+        kind = signature.args[0]
+        values = cgutils.unpack_tuple(builder, arguments[2])
+        address = row_address_at(context, builder, kind, arguments[0], arguments[1], INDEX(0))
+        for place, value in enumerate(values):
+            target = builder.gep(address, [INDEX(place * value.type.count)])
+            target = as_vector(builder, target, value.type)
+            builder.store(value, target, align=kind.dtype.bitwidth // 8)
+        return context.get_dummy_value()
+
+    return types.void(panel, types.intp, sums), codegen
+
+
+@intrinsic
+def spread(typingctx, number):
+    """One number in all lanes."""
+    lanes = Lanes(number)
+
+    def codegen(context, builder, signature, arguments):
+        return splat(builder, arguments[0], context.get_value_type(lanes))
+
+    return lanes(number), codegen
+
+
+@intrinsic
+def where_bits(typingctx, bits, yes, no):
+    """``yes`` in the lanes whose bit is set, ``no`` in the others; lane 0 has the lowest bit."""
+
+    def codegen(context, builder, signature, arguments):
+        bits, yes, no = arguments
+        lanes = yes.type.count
+        bits = builder.trunc(bits, ir.IntType(lanes))
+        mask = builder.bitcast(bits, ir.VectorType(ir.IntType(1), lanes))
+        return builder.select(mask, yes, no)
+
+    return yes(types.int64, yes, no), codegen
+
+
+@intrinsic
+def add_wide_product(typingctx, sums, row, a, b):
+    """Add a b to sums[row] and the rows after it, one float64 a lane whatever the dtype of a."""
+
+    def codegen(context, builder, signature, arguments):
+        table, row, a, b = arguments
+        wide = ir.VectorType(ir.DoubleType(), a.type.count)
+        if a.type != wide:
+            a, b = builder.fpext(a, wide), builder.fpext(b, wide)
+        add_to(context, builder, signature.args[0], table, row, [(a, b)])
+        return context.get_dummy_value()
+
+    return types.void(sums, types.intp, a, b), codegen
+
+
+@intrinsic
+def mix_bits(typingctx, panel, words):
+    """Mix the rows of a panel from 1 on, 64-bit word by word, into words (PANEL_VECTORS, 8).
+
+    With w the next row's word, h = (h ^ w) * odd, and then h ^= h >> 32. Any change of one w
+    changes h. The shift is for changes of the highest bit: products keep them there, and a sum
+    would not notice that two weights have changed their signs.
+    """
+    vector = ir.VectorType(ir.IntType(64), LANE_BYTES // 8)
+    odd = ir.Constant(vector, [ODD] * vector.count)
+    half = ir.Constant(vector, [32] * vector.count)
+
+    def codegen(context, builder, signature, arguments):
+        kind, target = signature.args
+        whole = context.make_array(kind)(context, builder, arguments[0])
+        rows = cgutils.unpack_tuple(builder, whole.shape)[0]
+        itemsize = kind.dtype.bitwidth // 8
+        places = [cgutils.alloca_once(builder, vector) for _ in range(PANEL_VECTORS)]
+        for place in places:
+            builder.store(ir.Constant(vector, None), place)
+        with cgutils.for_range(builder, rows, start=INDEX(1), intp=INDEX) as loop:
+            for v, place in enumerate(places):
+                column = INDEX(v * LANE_BYTES // itemsize)
+                address = row_address_at(context, builder, kind, arguments[0], loop.index, column)
+                found = load_vector(builder, address, vector, itemsize)
+                mixed = builder.mul(builder.xor(builder.load(place), found), odd)
+                builder.store(builder.xor(mixed, builder.lshr(mixed, half)), place)
+        for v, place in enumerate(places):
+            address = row_address_at(context, builder, target, arguments[1], INDEX(v), INDEX(0))
+            builder.store(builder.load(place), as_vector(builder, address, vector), align=8)
+        return context.get_dummy_value()
+
+    return types.void(panel, words), codegen
