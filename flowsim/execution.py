@@ -26,6 +26,7 @@ from flowsim.file_groups import (
 )
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.threads import one_blas_thread, usable_cores
+from flowsim.networks.flow import NetworkFlow
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.preparation import check_memory, scalar_targets
 from flowsim.progress import show_progress
@@ -150,7 +151,7 @@ def carry_out(job: Job, interruption: Interruption | None = None) -> tuple[Run, 
                 fingerprint,
                 job.resume,
                 job.overwrite,
-                estimate_template() if estimated else {},
+                estimate_template((*job.network.layers, "all")) if estimated else {},
             )
             if start.finished:
                 return Run(job.places.target), ""
@@ -350,18 +351,8 @@ def method_options(experiment: Experiment, y: np.ndarray) -> MethodOptions:
     )
 
 
-def _test_residual(dataset: Dataset, flow: TwoLayerFlow) -> Callable[[Any], np.ndarray] | None:
+def _test_residual(dataset: Dataset, flow: NetworkFlow) -> Callable[[Any], np.ndarray] | None:
     """From a state to f - y on the test set; None where there is none."""
     if dataset.x_test is None or dataset.y_test is None:
         return None
-    on_test = TwoLayerFlow(
-        flow.network,
-        dataset.x_test,
-        scalar_targets(dataset.y_test, "y_test"),
-        initial=flow.initial,
-        backend=flow.backend,
-        dtype=flow.dtype,
-        threads=flow.threads,
-        passes=flow.passes,
-    )
-    return on_test.residual
+    return flow.on(dataset.x_test, scalar_targets(dataset.y_test, "y_test")).residual

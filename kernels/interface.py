@@ -1,10 +1,10 @@
-"""The interface that every backend fulfils, for two-layer networks.
+"""The interface that every backend fulfils, for every kind of network.
 
 A backend binds the inputs, the activation and the factors of the vector field once and then
-offers passes over the neurons. The state ``theta`` is one C-contiguous array (1 + d, neurons),
-row 0 the output weights and the others the input weights, neurons last; a *slope* has its shape.
-Vector outputs will be more rows above the input weights. Everything of size n (outputs f,
-residual) is float64 whatever the dtype of the state.
+offers passes over the neurons. The state of a two-layer network is one C-contiguous array
+(1 + d, neurons), row 0 the output weights and the others the input weights, neurons last; that of
+a deep one is described with `DeepField`. A *slope* is a rate d theta / d time. Everything of size
+n (outputs f, residual) is float64 whatever the dtype of the state.
 """
 
 from __future__ import annotations
@@ -47,17 +47,17 @@ class TwoLayerField:
     input_mobility: float
 
 
-class TwoLayerKernels(Protocol):
-    """Passes over the neurons of a two-layer network on one backend."""
+class FlowKernels(Protocol):
+    """Passes over the neurons of a network on one backend: what the flow of any network needs."""
 
     n_samples: int
     dtype: np.dtype
 
     def array(self, values: np.ndarray) -> Array:
-        """Copy a state (1 + d, neurons) to the backend in its dtype."""
+        """Copy a state to the backend in its dtype."""
 
     def empty(self, n: int | None = None) -> Array:
-        """One state, or ``n`` stacked ones (n, 1 + d, neurons), uninitialised."""
+        """One state, or a stack of ``n`` slopes, uninitialised."""
 
     def outputs(self, theta: Array) -> np.ndarray:
         """f (n,) at ``theta``. One pass."""
@@ -102,8 +102,8 @@ class TwoLayerKernels(Protocol):
 
         Writes d theta / d time into the last of the ``slopes``. The errors of the e embedded
         solutions are then step sum_j weights[., j] slopes[j], for ``weights`` (e, stages).
-        Returns f at theta minus each error (e, n), and the sums of squares over all neurons, each
-        as (output, input), of the errors and, last, of ``theta`` (e + 1, 2).
+        Returns f at theta minus each error (e, n), and the sums of squares of each layer over all
+        copies of the network, of the errors and, last, of ``theta`` (e + 1, layers).
         """
 
     def advance_registers(
@@ -132,14 +132,24 @@ class TwoLayerKernels(Protocol):
         With ``fresh`` the memory is written, not read. Returns f (n,) at the new ``theta``.
         """
 
-    def squared_norms(self, theta: Array, reference: Array | None, neurons: int) -> np.ndarray:
-        """Sums of (theta - reference)^2 over the first ``neurons`` neurons: (output, input)."""
+    def squared_norms(self, theta: Array, reference: Array | None, first: int) -> np.ndarray:
+        """Sums of (theta - reference)^2 of each layer (layers,).
+
+        Over the ``first`` neurons of a two-layer network, or the first copies of a deep one.
+        """
 
     def squared_combination(self, slopes: Array, weights: np.ndarray) -> np.ndarray:
-        """Sums of (sum_j weights[j] slopes[j])^2 over all neurons: (output, input)."""
+        """Sums of (sum_j weights[j] slopes[j])^2 of each layer over all copies (layers,)."""
 
     def grams(self, theta: Array) -> np.ndarray:
-        """Gram matrices (2, n, n) of df/da and df/dw; mobilities are not included."""
+        """Gram matrices (layers, n, n) of each layer's derivative of f, without mobilities."""
+
+
+class TwoLayerKernels(FlowKernels, Protocol):
+    """Passes over the neurons of a two-layer network on one backend.
+
+    The layers are (output, input).
+    """
 
     def activity(self, theta: Array) -> tuple[int, int]:
         """How many neurons are active (w_k . x_i > 0) on every sample, and on none."""

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 
 from flowsim.errors import FileFormatError
-from flowsim.recording.format import LAYERS
+from flowsim.recording.format import layers_of
 
 _TEXTS = (
     *("format", "layout", "status", "stop_reason", "config", "config_hash", "fingerprint"),
@@ -39,7 +39,8 @@ _NAMES: dict[tuple[type, ...], str] = {
     (bool, int): "true or false",
 }
 
-_N_LAYERS = len(LAYERS)
+_N_LAYERS = -1
+"""Stands for as many as the file has groups of weights."""
 
 ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
     "observables": {
@@ -137,11 +138,13 @@ def check_array(place: str, dataset: h5py.Dataset, group: str, name: str, of_run
         given = "text" if dataset.dtype.kind in "OS" else str(dataset.dtype)
         raise FileFormatError(f"{place} is {given}, not {what}; damaged")
     shape = dataset.shape[1:] if of_runs else dataset.shape
-    fits = len(shape) == len(expected[1]) and all(
-        wanted in (None, size) for wanted, size in zip(expected[1], shape, strict=True)
+    layers = len(layers_of(dataset.file.attrs))
+    axes_wanted = [layers if size == _N_LAYERS else size for size in expected[1]]
+    fits = len(shape) == len(axes_wanted) and all(
+        wanted in (None, size) for wanted, size in zip(axes_wanted, shape, strict=True)
     )
     if not fits:
-        axes = ", ".join("any" if size is None else str(size) for size in expected[1])
+        axes = ", ".join("any" if size is None else str(size) for size in axes_wanted)
         raise FileFormatError(f"{place} has shape {shape}, not ({axes}); damaged")
 
 

@@ -32,6 +32,9 @@ Versions: 1 had no checksums and no ensembles; 2 is the present one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 FORMAT = "flowsim/1"
 FORMAT_VERSION = 2
 
@@ -46,7 +49,20 @@ CONVENTION = (
 STATUSES = ("running", "complete", "failed", "preempted")
 
 LAYERS = ("input", "output", "all")
-"""Groups of weights that relative changes are given for."""
+"""Groups of weights that relative changes are given for, in a two-layer network."""
+
+
+def layers_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Groups of weights that a file gives relative changes for.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of the file; ``layers`` names them, separated by blanks, where they are not `LAYERS`.
+    """
+    named = attributes.get("layers")
+    return LAYERS if named is None else tuple(str(named).split())
+
 
 ESTIMATES = ("error_relative_change", "error_outputs")
 """Arrays of /final that a run has if it was asked for an estimate of its error."""
