@@ -10,6 +10,8 @@ n (outputs f, residual) is float64 whatever the dtype of the state.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -45,6 +47,88 @@ class TwoLayerField:
     multiplier: float
     output_mobility: float
     input_mobility: float
+
+
+@dataclass(frozen=True)
+class DeepField:
+    """Everything that defines the function of a network with L hidden layers and its flow.
+
+    With A_0 = x and z_l = multipliers[l] A_(l-1) W_l + bias_multipliers[l] b_l, A_l = sigma(z_l),
+    f = z_(L+1) summed over the copies; layers are numbered from 0 (input) to L (output) in code.
+
+    Attributes
+    ----------
+    x : (n, d) float64 array
+        Inputs, bias coordinate included.
+    activation : Activation
+    widths : tuple of int
+        m_1, ..., m_L.
+    multipliers, mobilities : (L + 1,) float64 arrays
+        d theta_l / d time = -mobilities[l] dR/dtheta_l, for weights and biases alike; 0 freezes a
+        layer.
+    bias_multipliers : (L + 1,) float64 array or None
+        None for a network without biases besides those in ``x``; the first is not used.
+    copies : int
+        Networks whose outputs are summed: 2 for antisymmetric initial values.
+    """
+
+    x: np.ndarray
+    activation: Activation
+    widths: tuple[int, ...]
+    multipliers: np.ndarray
+    mobilities: np.ndarray
+    bias_multipliers: np.ndarray | None = None
+    copies: int = 1
+
+    @property
+    def layout(self) -> DeepLayout:
+        """Where the layers are in a state."""
+        return DeepLayout((self.x.shape[1], *self.widths, 1), self.bias_multipliers is not None)
+
+
+@dataclass(frozen=True)
+class DeepLayout:
+    """The state of a deep network: one row of parameters a copy, layer after layer.
+
+    A layer is its weights (fan_in, fan_out) in C order and then its biases (fan_out,), if it has
+    any; the input layer has its biases among the inputs.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        d, m_1, ..., m_L, 1.
+    biases : bool
+    """
+
+    sizes: tuple[int, ...]
+    biases: bool
+
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """Where each layer begins, and where the last one ends."""
+        ends = [0]
+        for layer, (rows, columns) in enumerate(pairwise(self.sizes)):
+            biases = columns if self.biases and layer > 0 else 0
+            ends.append(ends[-1] + rows * columns + biases)
+        return tuple(ends)
+
+    @property
+    def length(self) -> int:
+        """Parameters of one copy."""
+        return self.bounds[-1]
+
+    def weights(self, row: np.ndarray, layer: int) -> np.ndarray:
+        """Weights (fan_in, fan_out) of a layer in a row of a state, a view."""
+        rows, columns = self.sizes[layer : layer + 2]
+        first = self.bounds[layer]
+        return row[first : first + rows * columns].reshape(rows, columns)
+
+    def bias(self, row: np.ndarray, layer: int) -> np.ndarray | None:
+        """Biases (fan_out,) of a layer, a view; None if it has none."""
+        if not (self.biases and layer > 0):
+            return None
+        last = self.bounds[layer + 1]
+        return row[last - self.sizes[layer + 1] : last]
 
 
 class FlowKernels(Protocol):
@@ -143,6 +227,13 @@ class FlowKernels(Protocol):
 
     def grams(self, theta: Array) -> np.ndarray:
         """Gram matrices (layers, n, n) of each layer's derivative of f, without mobilities."""
+
+
+class DeepKernels(FlowKernels, Protocol):
+    """Passes through the layers of a deep network on one backend; layers from the input on."""
+
+    def weights(self, theta: Array, copy: int, layer: int) -> np.ndarray:
+        """Weights (fan_in, fan_out) of a layer, read only."""
 
 
 class TwoLayerKernels(FlowKernels, Protocol):

@@ -223,6 +223,16 @@ class NetworkFlow:
         """Norms of step sum_j weights[j] slopes[j] of each layer (layers,)."""
         return np.sqrt(self.kernels.squared_combination(slopes, weights * step)[self._order])
 
+    def settle(self, theta: Array) -> None:
+        """Get ready for a step from ``theta``: the states of the step before may become void."""
+
+    def pack(self, rate: Array) -> np.ndarray | None:
+        """What to remember of a rate that cannot be had again to the same bits; None if it can."""
+        return None
+
+    def unpack(self, packed: np.ndarray, theta: Array, rate: Array) -> None:
+        """Make ``rate`` what was packed, the rate at ``theta``."""
+
     # What recorders use.
 
     @staticmethod
