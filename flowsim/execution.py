@@ -25,10 +25,11 @@ from flowsim.file_groups import (
     final_template,
 )
 from flowsim.kernels.activations import Activation
-from flowsim.kernels.cpu.threads import one_blas_thread, usable_cores
+from flowsim.kernels.cpu.threads import one_blas_thread
+from flowsim.networks.deep import DeepNetwork
 from flowsim.networks.flow import NetworkFlow
-from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
-from flowsim.preparation import check_memory, scalar_targets
+from flowsim.networks.two_layer import TwoLayerNetwork
+from flowsim.preparation import check_memory, make_flow, scalar_targets
 from flowsim.progress import show_progress
 from flowsim.recording.checkpoint import Checkpoint
 from flowsim.recording.contents import Array
@@ -59,10 +60,10 @@ class Job:
     ----------
     experiment : Experiment
     dataset : Dataset
-    network : TwoLayerNetwork
+    network : TwoLayerNetwork or DeepNetwork
     method : str
         Of a run that begins, with ``auto`` resolved. One that goes on keeps its own.
-    initial : (1 + d, neurons) array or None
+    initial : array or None
         Initial state; drawn from the seed if absent.
     observables : mapping
         A script's own.
@@ -77,7 +78,7 @@ class Job:
 
     experiment: Experiment
     dataset: Dataset
-    network: TwoLayerNetwork
+    network: TwoLayerNetwork | DeepNetwork
     method: str
     initial: np.ndarray | None = None
     observables: Own = field(default_factory=dict)
@@ -183,7 +184,9 @@ class _Execution:
     ) -> None:
         self.job, self.start, self.interruption = job, start, interruption
         self.fingerprint = fingerprint
-        self.flow = _make_flow(job)
+        self.flow = make_flow(
+            job.network, job.dataset, job.experiment.integrate, job.method, job.initial
+        )
         self.stepper = METHODS[job.method](method_options(job.experiment, job.dataset.y))
         self.rules = stop_rules(job.experiment)
         self.test_residual = _test_residual(job.dataset, self.flow)
@@ -294,20 +297,6 @@ class _Execution:
             error = np.where(finer == change, 0.0, np.abs(change - finer) / finer)
         difference = np.max(np.abs(again.point.residual - outcome.point.residual))
         return estimate_arrays(error, float(difference))
-
-
-def _make_flow(job: Job) -> TwoLayerFlow:
-    section = job.experiment.integrate
-    return TwoLayerFlow(
-        job.network,
-        job.dataset.x,
-        scalar_targets(job.dataset.y, "y"),
-        initial=job.initial,
-        backend=section.backend,
-        dtype=section.dtype,
-        threads=section.threads or usable_cores(),
-        passes=section.passes,
-    )
 
 
 def stop_rules(experiment: Experiment) -> StopRules:

@@ -18,7 +18,7 @@ from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.networks.flow import NetworkFlow
 from flowsim.preparation import scalar_targets
 from flowsim.recording.contents import Array, GroupContents
-from flowsim.recording.format import CONVENTION
+from flowsim.recording.format import CONVENTION, DEEP_CONVENTION
 from flowsim.steppers.base import Point
 from flowsim.steppers.driver import Counters
 
@@ -43,7 +43,7 @@ def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[s
         "backend": flow.backend,
         "dtype": str(flow.dtype),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "convention": CONVENTION,
+        "convention": DEEP_CONVENTION if experiment.network.kind == "deep" else CONVENTION,
         "network": experiment.network.kind,
         "method": method,
         "width": network.width,
@@ -105,8 +105,14 @@ def _final_numbers(
     flow: NetworkFlow, point: Point, counters: Counters, sup_relative_change: np.ndarray
 ) -> dict[str, Array]:
     change = flow.relative_change(point.theta)
+    operator = getattr(flow, "operator_change", None)
     rd = "RD = |theta(t) - theta(0)| / |theta(0)| of each group of weights"
     layers = ("layer",)
+    own: dict[str, Array] = {}
+    if operator is not None:
+        own["operator_change"] = Array(
+            operator(point.theta), layers, "RD of each group of weights in operator norm"
+        )
     return {
         "time": Array(np.array(point.time), (), "tau at the end", "tau"),
         "loss": Array(np.array(point.loss), (), "R = 1/(2n) sum_i e_i^2", "y^2"),
@@ -115,6 +121,7 @@ def _final_numbers(
         "sup_relative_change": Array(
             sup_relative_change, layers, "largest RD of the recorded rows"
         ),
+        **own,
         "n_steps": Array(np.array(counters.n_steps), (), "accepted steps"),
         "n_rejected": Array(np.array(counters.n_rejected), (), "rejected steps"),
         "n_restarts": Array(np.array(counters.n_restarts), (), "restarts from t = 0"),

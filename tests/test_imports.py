@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # What a part may import of flowsim, besides itself. A module is its longest matching key.
 MODEL = {
+    "flowsim.deep_scaling",
     "flowsim.errors",
     "flowsim.scaling",
     "flowsim.expression",
@@ -33,6 +34,8 @@ RULES: dict[str, set[str]] = {
     "flowsim": {"*"},
     "flowsim.errors": set(),
     "flowsim.scaling": {"flowsim.errors"},
+    "flowsim.deep_scaling": {"flowsim.errors"},
+    "flowsim.deep_predictions": {"flowsim.deep_scaling"},
     "flowsim.expression": {"flowsim.errors"},
     "flowsim.data_files": {"flowsim.errors"},
     "flowsim.data_checks": {"flowsim.errors", "flowsim.data_files"},
@@ -43,12 +46,22 @@ RULES: dict[str, set[str]] = {
         "flowsim.data_checks",
     },
     "flowsim.kernels": {"flowsim.errors"},
-    "flowsim.networks": {"flowsim.errors", "flowsim.scaling", "flowsim.kernels"},
+    "flowsim.networks": {
+        "flowsim.errors",
+        "flowsim.scaling",
+        "flowsim.deep_scaling",
+        "flowsim.kernels",
+    },
     "flowsim.steppers": {"flowsim.errors", "flowsim.kernels"},
     # Only the table of names, which compiles nothing.
     "flowsim.config": MODEL | {"flowsim.steppers"},
     "flowsim.recording": {"flowsim.errors", "flowsim"},
-    "flowsim.analysis": {"flowsim.errors", "flowsim.scaling", "flowsim.recording.reader"},
+    "flowsim.analysis": {
+        "flowsim.errors",
+        "flowsim.scaling",
+        "flowsim.deep_predictions",
+        "flowsim.recording.reader",
+    },
     "flowsim.result": MODEL | {"flowsim.config", "flowsim.networks", "flowsim.recording"},
     "flowsim.progress": {"flowsim.steppers"},
     "flowsim.preparation": MODEL

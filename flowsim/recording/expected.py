@@ -18,11 +18,15 @@ from flowsim.recording.format import layers_of
 _TEXTS = (
     *("format", "layout", "status", "stop_reason", "config", "config_hash", "fingerprint"),
     *("versions", "hardware", "backend", "dtype", "created", "convention", "network", "method"),
-    "activation",
+    *("activation", "layers", "widths"),
+    *("exponents", "multipliers", "standard_deviations", "mobilities", "bias_multipliers"),
 )
-_INTEGERS = ("seed", "width", "n_samples", "n_inputs")
-_NUMBERS = ("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2")
-_FLAGS = ("antisymmetric", "bias")
+_INTEGERS = ("seed", "width", "n_samples", "n_inputs", "hidden_layers")
+_NUMBERS = (
+    *("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2"),
+    *("gamma_1", "gamma_2", "gamma_3"),
+)
+_FLAGS = ("antisymmetric", "bias", "biases")
 
 ATTRIBUTES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_TEXTS, (str,)),
@@ -51,6 +55,8 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
         "relative_change": ("f", (None, _N_LAYERS)),
         "norm": ("f", (None, _N_LAYERS)),
         "invariant_drift": ("f", (None,)),
+        "balance_drift": ("f", (None,)),
+        "operator_change": ("f", (None, _N_LAYERS)),
         "active_neurons": ("i", (None,)),
         "dead_neurons": ("i", (None,)),
         "dt": ("f", (None,)),
@@ -84,6 +90,7 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
         "residual": ("f", (None,)),
         "relative_change": ("f", (_N_LAYERS,)),
         "sup_relative_change": ("f", (_N_LAYERS,)),
+        "operator_change": ("f", (_N_LAYERS,)),
         "n_steps": ("i", ()),
         "n_rejected": ("i", ()),
         "n_restarts": ("i", ()),

@@ -46,6 +46,16 @@ CONVENTION = (
     "relative_change is |theta(t)-theta(0)|/|theta(0)| of the first copy of the neurons"
 )
 
+DEEP_CONVENTION = (
+    "A_0 = x, A_l = sigma(M_l A_(l-1) W_l + N_l b_l), f = M_(L+1) A_L W_(L+1) + N_(L+1) b_(L+1), "
+    "R = 1/(2n) sum_i e_i^2, d theta_l/dtau = -mobility_l dR/dtheta_l; weights are normalised, of "
+    "unit variance at tau = 0, and multipliers and mobilities those of normalised weights; t = "
+    "alpha tau; with s_l the standard deviation of the original weights of layer l and learning "
+    "rates 1 in all layers, three layers have s_1 s_2 s_3/alpha = m^-gamma_3, s_3/s_2 = "
+    "m^-gamma_1, s_3/s_1 = m^-gamma_2; relative_change is |theta(t)-theta(0)|/|theta(0)| of the "
+    "first copy, Frobenius norms, operator_change the same in operator norms"
+)
+
 STATUSES = ("running", "complete", "failed", "preempted")
 
 LAYERS = ("input", "output", "all")
