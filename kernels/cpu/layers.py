@@ -15,7 +15,7 @@ import numpy as np
 from flowsim.kernels.interface import DeepField
 
 from .activations import call_both, compile_activation
-from .thin import THIN, thin_pull, thin_times
+from .thin import COLUMNS, ROWS, THIN, thin_pull, thin_times
 from .threads import run_blocks
 
 BLOCK = 256
@@ -40,9 +40,9 @@ class Weights(Protocol):
 def times(signal: np.ndarray, weights: np.ndarray, out: np.ndarray, threads: int) -> None:
     """signal (n, p) weights (p, q) into ``out`` (n, q), all C-contiguous."""
     n, (rows, columns) = len(signal), weights.shape
-    function = thin_times if n <= THIN else _times
+    function, block = (thin_times, COLUMNS) if n <= THIN else (_times, BLOCK)
     run_blocks(
-        function, -(-columns // BLOCK), threads, float(n * rows * BLOCK), signal, weights, out
+        function, -(-columns // block), threads, float(n * rows * block), signal, weights, out
     )
 
 
@@ -55,8 +55,8 @@ def _times(first: int, last: int, signal: np.ndarray, weights: np.ndarray, out: 
 def pull(back: np.ndarray, weights: np.ndarray, out: np.ndarray, threads: int) -> None:
     """back (n, q) weights^T (q, p) into ``out`` (n, p), all C-contiguous."""
     n, (rows, columns) = len(back), weights.shape
-    function = thin_pull if n <= THIN else _pull
-    run_blocks(function, -(-rows // BLOCK), threads, float(n * columns * BLOCK), back, weights, out)
+    function, block = (thin_pull, ROWS) if n <= THIN else (_pull, BLOCK)
+    run_blocks(function, -(-rows // block), threads, float(n * columns * block), back, weights, out)
 
 
 def _pull(first: int, last: int, back: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:

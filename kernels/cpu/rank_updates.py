@@ -13,8 +13,11 @@ import numpy as np
 from .activations import FASTMATH
 from .threads import run_blocks
 
-ROWS = 32
-"""Rows in a block. Part of the results: bits of sums depend on it."""
+ROWS = 64
+"""Rows of a matrix in a block. Part of the results: bits of sums depend on it."""
+
+_SAMPLES = 32
+"""Samples in a block."""
 
 Term = tuple[float, np.ndarray, np.ndarray]
 
@@ -31,14 +34,14 @@ def correct(signal: np.ndarray, terms: Sequence[Term], out: np.ndarray, threads:
     if not terms:
         return
     n, work = len(signal), sum(first.size + second.size for _, first, second in terms)
-    run_blocks(_correct, -(-n // ROWS), threads, float(ROWS * work), signal, terms, out)
+    run_blocks(_correct, -(-n // _SAMPLES), threads, float(_SAMPLES * work), signal, terms, out)
 
 
 def _correct(
     first: int, last: int, signal: np.ndarray, terms: Sequence[Term], out: np.ndarray
 ) -> None:
     for block in range(first, last):
-        rows = slice(block * ROWS, (block + 1) * ROWS)
+        rows = slice(block * _SAMPLES, (block + 1) * _SAMPLES)
         part = out[rows]
         for weight, left, right in terms:
             inner = signal[rows] @ left.T
@@ -81,9 +84,11 @@ def _add_and_square(
         _square_blocks(first, last, matrix, partial)
         return
     q, p = factors
+    # One array for all blocks: fresh memory costs as much as the product.
+    room = np.empty((ROWS, matrix.shape[1]), matrix.dtype)
     for block in range(first, last):
         rows = slice(block * ROWS, (block + 1) * ROWS)
-        change = q[:, rows].T @ p
+        change = np.matmul(q[:, rows].T, p, out=room[: len(matrix[rows])])
         partial[block] = _add(matrix[rows], change, out[rows])
 
 
