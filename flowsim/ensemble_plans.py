@@ -98,7 +98,7 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
     if not isinstance(network, TwoLayerNetwork):
         return None
     n, d = dataset.x.shape
-    method = resolve_method(experiment, network, dataset.n_inputs)
+    method = resolve_method(experiment, network, dataset)
     stepper = METHODS[method](method_options(experiment, dataset.y))
     small = n <= MOST_SAMPLES and work_of_pass(network, n, d) <= _MOST_WORK
     plain = section.backend == "cpu" and not section.estimate_error and section.max_seconds is None

@@ -159,7 +159,7 @@ def carry_out(job: Job, interruption: Interruption | None = None) -> tuple[Run, 
             if start.method not in ("", job.method):
                 # Begun on a machine with more memory, or less: it goes on as it was begun.
                 job = replace(job, method=start.method)
-                check_memory(job.experiment, job.network, job.dataset.n_inputs, job.method)
+                check_memory(job.experiment, job.network, job.dataset, job.method)
         try:
             run = _Execution(job, start, fingerprint, lock, interruption).run()
         except MemoryError as error:

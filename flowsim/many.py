@@ -204,6 +204,6 @@ def _job(experiment: Experiment, dataset: Dataset, activation: Activation | None
     activation = activation or ACTIVATIONS[experiment.network.activation]
     network = make_network(experiment, dataset, activation)
     scalar_targets(dataset.y, "y")
-    method = resolve_method(experiment, network, dataset.n_inputs)
-    check_memory(experiment, network, dataset.n_inputs, method)
+    method = resolve_method(experiment, network, dataset)
+    check_memory(experiment, network, dataset, method)
     return Job(experiment, dataset, network, method)

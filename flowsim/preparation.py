@@ -16,6 +16,7 @@ from flowsim.config.sections import DeepNetworkSection, Integrate
 from flowsim.data import Dataset, from_arrays
 from flowsim.deep_scaling import DeepScaling
 from flowsim.errors import ConfigError, FlowsimError
+from flowsim.kernels import choose_deep_passes
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.networks.deep import DeepFlow, DeepNetwork
@@ -130,32 +131,40 @@ def _kept_states(section: Integrate) -> int:
     return 3 if section.estimate_error else 1
 
 
-def resolve_method(experiment: Experiment, network: Network, n_inputs: int) -> str:
+def _factored(network: Network, dataset: Dataset, section: Integrate) -> bool:
+    """Whether rates of hidden matrices are kept as factors, whatever the method."""
+    if not isinstance(network, DeepNetwork) or section.method in LOW_STORAGE:
+        return False
+    way = choose_deep_passes(section.passes, section.backend, len(dataset.x), network.widths)
+    return way == "factored"
+
+
+def resolve_method(experiment: Experiment, network: Network, dataset: Dataset) -> str:
     """Name of the method of an experiment, ``auto`` resolved for this machine.
 
     Parameters
     ----------
     experiment : Experiment
     network : Network
-    n_inputs : int
-        The bias coordinate included.
+    dataset : Dataset
     """
     section = experiment.integrate
     if section.method != "auto":
         return section.method
-    room = _SHARE * machine_memory() / network.state_bytes(n_inputs, section.dtype)
+    room = _SHARE * machine_memory() / network.state_bytes(dataset.n_inputs, section.dtype)
+    if _factored(network, dataset, section):
+        room = math.inf  # every method works in two copies of the largest matrix
     return choose_method(network.activation.kinked, section.rtol, room - _kept_states(section))
 
 
-def check_memory(experiment: Experiment, network: Network, n_inputs: int, method: str) -> None:
+def check_memory(experiment: Experiment, network: Network, dataset: Dataset, method: str) -> None:
     """Refuse a network that cannot fit, before the machine begins to thrash.
 
     Parameters
     ----------
     experiment : Experiment
     network : Network
-    n_inputs : int
-        The bias coordinate included.
+    dataset : Dataset
     method : str
         With ``auto`` resolved.
 
@@ -165,8 +174,10 @@ def check_memory(experiment: Experiment, network: Network, n_inputs: int, method
         If the state's copies alone take more than the machine's memory.
     """
     section, machine = experiment.integrate, machine_memory()
-    states = states_of(method) + _kept_states(section)
-    needed = states * network.state_bytes(n_inputs, section.dtype)
+    states, kept = states_of(method), _kept_states(section)
+    if method not in LOW_STORAGE and _factored(network, dataset, section):
+        states = 1
+    needed = (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
     if needed > machine:
         raise FlowsimError(
             f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB with "
