@@ -1,7 +1,7 @@
 """Products of few samples with a large matrix, at the speed at which the matrix can be read.
 
 Four rows of the matrix are taken at a time, so that a sum over them is read and written once for
-four products; what belongs to the samples stays in the first cache.
+four products, and two samples, so that what is read serves both.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from .activations import FASTMATH
 THIN = 8
 """Samples up to which these loops are faster than BLAS."""
 
-COLUMNS = 512
-"""Columns of the result that `thin_times` works on at a time: a page of a row of the matrix."""
+COLUMNS = 1024
+"""Columns of the result that `thin_times` works on at a time: two pages of a row of the matrix."""
 
 ROWS = 256
 """The same for `thin_pull`, rows of the matrix; a multiple of four."""
@@ -40,7 +40,19 @@ def thin_times(first, last, signal, weights, out):
             w1 = weights[row + 1, start : start + size]
             w2 = weights[row + 2, start : start + size]
             w3 = weights[row + 3, start : start + size]
-            for i in range(n):
+            for i in range(0, n - 1, 2):
+                a0, a1 = signal[i, row], signal[i, row + 1]
+                a2, a3 = signal[i, row + 2], signal[i, row + 3]
+                b0, b1 = signal[i + 1, row], signal[i + 1, row + 1]
+                b2, b3 = signal[i + 1, row + 2], signal[i + 1, row + 3]
+                target = out[i, start : start + size]
+                other = out[i + 1, start : start + size]
+                for k in range(size):
+                    v0, v1, v2, v3 = w0[k], w1[k], w2[k], w3[k]
+                    target[k] += a0 * v0 + a1 * v1 + a2 * v2 + a3 * v3
+                    other[k] += b0 * v0 + b1 * v1 + b2 * v2 + b3 * v3
+            if n % 2:
+                i = n - 1
                 a0, a1 = signal[i, row], signal[i, row + 1]
                 a2, a3 = signal[i, row + 2], signal[i, row + 3]
                 target = out[i, start : start + size]
