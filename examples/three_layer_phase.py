@@ -32,7 +32,7 @@ QUICK = "--quick" in sys.argv
 FOLDER = Path("three_layer_phase")
 FOLDER.mkdir(exist_ok=True)
 
-WIDTHS = [50, 150] if QUICK else [100, 300, 1000]
+WIDTHS = [40, 120] if QUICK else [100, 300, 1000]
 SEEDS = 2 if QUICK else 3
 SEEDS_LINEAR = 2 if QUICK else 60
 
@@ -77,7 +77,7 @@ def sweep(name, gamma_3, gamma_2, widths, seeds):
 
 
 points = []
-for gamma_3, gamma_2 in KNOWN:
+for gamma_3, gamma_2 in list(KNOWN)[: 2 if QUICK else None]:
     seeds = SEEDS_LINEAR if gamma_3 < 1.0 else SEEDS
     result = sweep(f"table_{gamma_3:g}_{gamma_2:g}", [gamma_3], [gamma_2], WIDTHS, seeds)
     points += fs.classify(result).points

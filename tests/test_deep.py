@@ -220,9 +220,12 @@ def test_original_and_normalised_flow_are_the_same(activation):
         DeepScaling.from_gammas(30, 0.1, -0.2, 1.4), ACTIVATIONS[activation], biases=True
     )
     x, y = make_inputs(4)
-    normalised = DeepFlow(network, x, y)
     original_network = network.in_original_variables()
-    original = DeepFlow(original_network, x, y)
+    arrays = DeepFlow(network, x, y).parameters(network.initial_values(3))
+    arrays["hidden_biases_2"] = np.linspace(-1.0, 1.0, 30)
+    normalised, original = (
+        DeepFlow(one, x, y, initial=one.stack(arrays, 3)) for one in (network, original_network)
+    )
     for layer, scale in enumerate(network.scaling.scales):
         weights = [
             flow.field.layout.weights(flow.initial[0], layer) for flow in (normalised, original)

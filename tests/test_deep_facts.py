@@ -44,6 +44,32 @@ def test_outputs_of_the_integrable_scheme_are_those_of_mup_but_for_a_power(hidde
     np.testing.assert_allclose(f[0], f[1] * width ** (-(hidden - 1) / 2), rtol=1e-12)
 
 
+@pytest.mark.parametrize("hidden", [2, 3, 5])
+def test_large_rates_make_the_first_step_of_the_integrable_scheme_that_of_mup(hidden):
+    """The same change of the matrices W for the same U and dR/df, at any m: IP-LLR."""
+    width = 90
+    first_c = [-(hidden + 1) / 2, *[-(hidden + 2) / 2] * (hidden - 1), -(hidden + 1) / 2]
+    plain = DeepScaling.from_scheme("ip", width, hidden)
+    rows = [(a, b, c) for (a, b, _), c in zip(plain.exponents, first_c, strict=True)]
+    networks = [
+        DeepNetwork(DeepScaling.from_exponents(width, rows), ACTIVATIONS["relu"], seed=2),
+        scheme("mup", width, hidden, seed=2),
+    ]
+    pull, changes = np.array([0.3, -1.2, 0.7, 0.4]), []
+    for network in networks:
+        flow = DeepFlow(network, PUBLISHED_X, PUBLISHED_Y, passes="dense")
+        rate, layout = flow.empty(), flow.field.layout
+        flow.rate(flow.initial, pull, rate)
+        changes.append(
+            [
+                multiplier * layout.weights(rate[0], layer)
+                for layer, multiplier in enumerate(flow.field.multipliers)
+            ]
+        )
+    for one, two in zip(*changes, strict=True):
+        np.testing.assert_allclose(one, two, rtol=0.0, atol=1e-12 * np.max(np.abs(two)))
+
+
 @pytest.mark.parametrize(("hidden", "expected"), [(1, 0.0), (2, 0.0), (3, -1.0), (4, -2.0)])
 def test_the_integrable_scheme_starts_ever_more_slowly_with_depth(hidden, expected):
     """The first step changes f by m^-(L-2) from L = 2 on: it is K times dR/df."""

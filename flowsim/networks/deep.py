@@ -160,8 +160,8 @@ class DeepNetwork:
             views = _named(layout, self.layers, row, prefix)
             for name, view in views.items():
                 layer = _layer_of(name, self.layers)
-                std = self._scales[layer].std if "weights" in name else 1.0
-                view[...] = std * np.asarray(arrays[name], np.float64)
+                # Biases share their layer's mobility, and with it the unit of its weights.
+                view[...] = self._scales[layer].std * np.asarray(arrays[name], np.float64)
             rows.append(row)
         return np.stack(rows)
 
