@@ -182,6 +182,10 @@ def test_the_commands_know_deep_networks(tmp_path, capsys):
     point = json.loads(capsys.readouterr().out)["points"][0]
     assert (point["gamma_3"], point["gamma_2"]) == (1.5, 0.0)
     assert main(["export", str(run), "--to", "csv"]) == 0
+    header = run.with_suffix(".csv").read_text().partition("\n")[0].split(",")
+    assert {"relative_change_hidden_2", "norm_all"} <= set(header)
+    assert main(["export", str(run), "--to", "h5md"]) == 2
+    assert "export it to npz or csv" in capsys.readouterr().err
     for kind in ("loss", "function"):
         assert main(["plot", kind, str(run), "-o", str(tmp_path / "figure.png"), "-q"]) == 0
     assert main(["plot", "features", str(run), "-o", str(tmp_path / "figure.png")]) == 2

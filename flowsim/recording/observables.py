@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,12 @@ class Frame:
         """R = 1/(2n) sum e^2."""
         return self.flow.loss(self.residual)
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, np.ndarray]:
-        """The parameter arrays by name, normalised: ``output_weights``, ``input_weights``, ..."""
+        """Parameter arrays by name, normalised: ``output_weights``, ``input_weights``, ...
+
+        Where the arrays have to be put together from factors that is done once a frame.
+        """
         return self.flow.parameters(self.theta)
 
 
