@@ -32,7 +32,7 @@ PASSES = ("auto", "general", "piecewise", "matrix")
 DEEP_PASSES = ("auto", "dense", "factored")
 """The same for deep networks: rates written out, or those of hidden matrices kept as factors."""
 
-_FEW = 8
+_FEW = 16
 """Least width of the hidden layers, in units of n, at which ``auto`` keeps factors: with fewer
 neurons the products among samples, one a stage, outweigh what is not written."""
 
