@@ -17,7 +17,7 @@ import numpy as np
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu import measures
-from flowsim.kernels.interface import Array, TwoLayerField
+from flowsim.kernels.interface import Array, TwoLayerField, TwoLayerKernels
 from flowsim.networks.flow import NetworkFlow
 from flowsim.scaling import Scaling
 
@@ -155,6 +155,7 @@ class TwoLayerFlow(NetworkFlow):
 
     network: TwoLayerNetwork
     field: TwoLayerField
+    kernels: TwoLayerKernels
     layers = TwoLayerNetwork.layers
     parameter_dims = PARAMETERS
     _order = slice(None, None, -1)
