@@ -289,8 +289,8 @@ def _job(
     activation = activation or ACTIVATIONS[resolved.network.activation]
     network = make_network(resolved, dataset, activation)
     scalar_targets(dataset.y, "y")
-    method = resolve_method(resolved, network, dataset.n_inputs)
-    check_memory(resolved, network, dataset.n_inputs, method)
+    method = resolve_method(resolved, network, dataset)
+    check_memory(resolved, network, dataset, method)
     return Job(
         experiment=resolved,
         dataset=dataset,

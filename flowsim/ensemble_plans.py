@@ -62,7 +62,9 @@ class Plan:
 
     def network(self, experiment: Experiment) -> TwoLayerNetwork:
         """The network of a member."""
-        return make_network(experiment, self.dataset, self.activation)
+        network = make_network(experiment, self.dataset, self.activation)
+        assert isinstance(network, TwoLayerNetwork)  # see `plan_members`
+        return network
 
     def flow(self, experiment: Experiment, initial: np.ndarray | None = None) -> TwoLayerFlow:
         """A member's network bound to its data."""
@@ -93,8 +95,10 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
     """
     section, record = experiment.integrate, experiment.record
     network = make_network(experiment, dataset, activation)
+    if not isinstance(network, TwoLayerNetwork):
+        return None
     n, d = dataset.x.shape
-    method = resolve_method(experiment, network, dataset.n_inputs)
+    method = resolve_method(experiment, network, dataset)
     stepper = METHODS[method](method_options(experiment, dataset.y))
     small = n <= MOST_SAMPLES and work_of_pass(network, n, d) <= _MOST_WORK
     plain = section.backend == "cpu" and not section.estimate_error and section.max_seconds is None

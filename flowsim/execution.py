@@ -25,9 +25,11 @@ from flowsim.file_groups import (
     final_template,
 )
 from flowsim.kernels.activations import Activation
-from flowsim.kernels.cpu.threads import one_blas_thread, usable_cores
-from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
-from flowsim.preparation import check_memory, scalar_targets
+from flowsim.kernels.cpu.threads import one_blas_thread
+from flowsim.networks.deep import DeepNetwork
+from flowsim.networks.flow import NetworkFlow
+from flowsim.networks.two_layer import TwoLayerNetwork
+from flowsim.preparation import check_memory, make_flow, scalar_targets
 from flowsim.progress import show_progress
 from flowsim.recording.checkpoint import Checkpoint
 from flowsim.recording.contents import Array
@@ -58,10 +60,10 @@ class Job:
     ----------
     experiment : Experiment
     dataset : Dataset
-    network : TwoLayerNetwork
+    network : TwoLayerNetwork or DeepNetwork
     method : str
         Of a run that begins, with ``auto`` resolved. One that goes on keeps its own.
-    initial : (1 + d, neurons) array or None
+    initial : array or None
         Initial state; drawn from the seed if absent.
     observables : mapping
         A script's own.
@@ -76,7 +78,7 @@ class Job:
 
     experiment: Experiment
     dataset: Dataset
-    network: TwoLayerNetwork
+    network: TwoLayerNetwork | DeepNetwork
     method: str
     initial: np.ndarray | None = None
     observables: Own = field(default_factory=dict)
@@ -150,14 +152,14 @@ def carry_out(job: Job, interruption: Interruption | None = None) -> tuple[Run, 
                 fingerprint,
                 job.resume,
                 job.overwrite,
-                estimate_template() if estimated else {},
+                estimate_template((*job.network.layers, "all")) if estimated else {},
             )
             if start.finished:
                 return Run(job.places.target), ""
             if start.method not in ("", job.method):
                 # Begun on a machine with more memory, or less: it goes on as it was begun.
                 job = replace(job, method=start.method)
-                check_memory(job.experiment, job.network, job.dataset.n_inputs, job.method)
+                check_memory(job.experiment, job.network, job.dataset, job.method)
         try:
             run = _Execution(job, start, fingerprint, lock, interruption).run()
         except MemoryError as error:
@@ -182,7 +184,9 @@ class _Execution:
     ) -> None:
         self.job, self.start, self.interruption = job, start, interruption
         self.fingerprint = fingerprint
-        self.flow = _make_flow(job)
+        self.flow = make_flow(
+            job.network, job.dataset, job.experiment.integrate, job.method, job.initial
+        )
         self.stepper = METHODS[job.method](method_options(job.experiment, job.dataset.y))
         self.rules = stop_rules(job.experiment)
         self.test_residual = _test_residual(job.dataset, self.flow)
@@ -295,20 +299,6 @@ class _Execution:
         return estimate_arrays(error, float(difference))
 
 
-def _make_flow(job: Job) -> TwoLayerFlow:
-    section = job.experiment.integrate
-    return TwoLayerFlow(
-        job.network,
-        job.dataset.x,
-        scalar_targets(job.dataset.y, "y"),
-        initial=job.initial,
-        backend=section.backend,
-        dtype=section.dtype,
-        threads=section.threads or usable_cores(),
-        passes=section.passes,
-    )
-
-
 def stop_rules(experiment: Experiment) -> StopRules:
     """When a run of this experiment ends."""
     section = experiment.integrate
@@ -350,18 +340,8 @@ def method_options(experiment: Experiment, y: np.ndarray) -> MethodOptions:
     )
 
 
-def _test_residual(dataset: Dataset, flow: TwoLayerFlow) -> Callable[[Any], np.ndarray] | None:
+def _test_residual(dataset: Dataset, flow: NetworkFlow) -> Callable[[Any], np.ndarray] | None:
     """From a state to f - y on the test set; None where there is none."""
     if dataset.x_test is None or dataset.y_test is None:
         return None
-    on_test = TwoLayerFlow(
-        flow.network,
-        dataset.x_test,
-        scalar_targets(dataset.y_test, "y_test"),
-        initial=flow.initial,
-        backend=flow.backend,
-        dtype=flow.dtype,
-        threads=flow.threads,
-        passes=flow.passes,
-    )
-    return on_test.residual
+    return flow.on(dataset.x_test, scalar_targets(dataset.y_test, "y_test")).residual

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,44 +15,43 @@ import flowsim
 from flowsim.config import Experiment
 from flowsim.data import Dataset
 from flowsim.kernels.cpu.threads import usable_cores
-from flowsim.networks.two_layer import TwoLayerFlow
+from flowsim.networks.flow import NetworkFlow
 from flowsim.preparation import scalar_targets
 from flowsim.recording.contents import Array, GroupContents
-from flowsim.recording.format import CONVENTION, LAYERS
+from flowsim.recording.format import CONVENTION, DEEP_CONVENTION
 from flowsim.steppers.base import Point
 from flowsim.steppers.driver import Counters
 
 
-def attributes(experiment: Experiment, flow: TwoLayerFlow, method: str) -> dict[str, Any]:
+def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[str, Any]:
     """Everything one wants to know before opening a group.
 
     Parameters
     ----------
     experiment : Experiment
-    flow : TwoLayerFlow
+    flow : NetworkFlow
     method : str
         With ``auto`` resolved.
     """
-    scaling = flow.network.scaling
-    numbers = ("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2")
+    network = flow.network
     return {
         "config": experiment.to_toml(),
         "config_hash": experiment.hash(),
-        "seed": flow.network.seed,
+        "seed": network.seed,
         "versions": json.dumps(_versions()),
         "hardware": json.dumps(_hardware(flow.threads)),
         "backend": flow.backend,
         "dtype": str(flow.dtype),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "convention": CONVENTION,
+        "convention": DEEP_CONVENTION if experiment.network.kind == "deep" else CONVENTION,
         "network": experiment.network.kind,
         "method": method,
-        "width": scaling.width,
+        "width": network.width,
         "n_samples": flow.n_samples,
         "n_inputs": flow.field.x.shape[1],
         "activation": experiment.network.activation,
-        "antisymmetric": flow.network.antisymmetric,
-        **{name: getattr(scaling, name) for name in numbers},
+        "antisymmetric": network.antisymmetric,
+        **network.numbers,
     }
 
 
@@ -80,7 +79,7 @@ def data_group(dataset: Dataset) -> GroupContents:
 
 
 def final_group(
-    flow: TwoLayerFlow,
+    flow: NetworkFlow,
     point: Point,
     counters: Counters,
     sup_relative_change: np.ndarray,
@@ -103,7 +102,7 @@ def final_group(
     return GroupContents({**_final_weights(flow, weights), **numbers, **estimate})
 
 
-def _final_weights(flow: TwoLayerFlow, weights: Mapping[str, np.ndarray]) -> dict[str, Array]:
+def _final_weights(flow: NetworkFlow, weights: Mapping[str, np.ndarray]) -> dict[str, Array]:
     return {
         name: Array(
             values, flow.parameter_dims[name], f"{name.replace('_', ' ')} at the end, normalised"
@@ -113,11 +112,17 @@ def _final_weights(flow: TwoLayerFlow, weights: Mapping[str, np.ndarray]) -> dic
 
 
 def _final_numbers(
-    flow: TwoLayerFlow, point: Point, counters: Counters, sup_relative_change: np.ndarray
+    flow: NetworkFlow, point: Point, counters: Counters, sup_relative_change: np.ndarray
 ) -> dict[str, Array]:
     change = flow.relative_change(point.theta)
+    operator = getattr(flow, "operator_change", None)
     rd = "RD = |theta(t) - theta(0)| / |theta(0)| of each group of weights"
     layers = ("layer",)
+    own: dict[str, Array] = {}
+    if operator is not None:
+        own["operator_change"] = Array(
+            operator(point.theta), layers, "RD of each group of weights in operator norm"
+        )
     return {
         "time": Array(np.array(point.time), (), "tau at the end", "tau"),
         "loss": Array(np.array(point.loss), (), "R = 1/(2n) sum_i e_i^2", "y^2"),
@@ -126,17 +131,18 @@ def _final_numbers(
         "sup_relative_change": Array(
             sup_relative_change, layers, "largest RD of the recorded rows"
         ),
+        **own,
         "n_steps": Array(np.array(counters.n_steps), (), "accepted steps"),
         "n_rejected": Array(np.array(counters.n_rejected), (), "rejected steps"),
         "n_restarts": Array(np.array(counters.n_restarts), (), "restarts from t = 0"),
     }
 
 
-def final_template(flow: TwoLayerFlow, estimated: bool) -> GroupContents:
+def final_template(flow: NetworkFlow, estimated: bool) -> GroupContents:
     """The end of a run that has not ended: the same arrays, NaN where they hold real numbers."""
-    unknown = np.full(len(LAYERS), np.nan)
+    unknown = np.full(len(flow.groups), np.nan)
     nothing = Point(math.nan, flow.initial, np.full(flow.n_samples, np.nan))
-    estimate = estimate_template() if estimated else {}
+    estimate = estimate_template(flow.groups) if estimated else {}
     numbers = {**_final_numbers(flow, nothing, Counters(), unknown), **estimate}
     for array in numbers.values():
         if array.values.dtype.kind == "f":
@@ -169,9 +175,9 @@ def estimate_arrays(relative_change: np.ndarray, outputs: float) -> dict[str, Ar
     }
 
 
-def estimate_template() -> dict[str, Array]:
-    """The same of a run that has not ended: NaN."""
-    return estimate_arrays(np.full(len(LAYERS), np.nan), math.nan)
+def estimate_template(groups: Sequence[str]) -> dict[str, Array]:
+    """The same of a run that has not ended, for the ``groups`` of its flow: NaN."""
+    return estimate_arrays(np.full(len(groups), np.nan), math.nan)
 
 
 def _hardware(threads: int) -> dict[str, Any]:

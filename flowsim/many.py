@@ -13,11 +13,13 @@ from flowsim.config import Experiment
 from flowsim.data import Dataset
 from flowsim.ensemble_plans import plan_members
 from flowsim.ensembles import Finished, run_members
+from flowsim.errors import ConfigError
 from flowsim.execution import Job, carry_out
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.preparation import check_memory, make_network, resolve_method, scalar_targets
 from flowsim.recording.ensemble import write_ensemble
+from flowsim.recording.format import LAYERS
 from flowsim.result import Run
 from flowsim.steppers.interruption import Interruption
 
@@ -55,10 +57,19 @@ class Runs(Sequence[Run]):
 
     @property
     def relative_change(self) -> dict[str, np.ndarray]:
-        """RD at the end by layer: ``input``, ``output``, ``all``; (runs,) arrays."""
-        names = ("input", "output", "all")
+        """RD at the end by layer: ``input``, ..., ``output``, ``all``; (runs,) arrays.
+
+        Raises
+        ------
+        ConfigError
+            If the runs do not all have the same layers.
+        """
+        first = self._places[0] if self._places else None
+        names = first.layers if isinstance(first, Run) else LAYERS
         rows = [self._change(place) for place in self._places]
-        return dict(zip(names, np.array(rows).reshape(-1, 3).T.copy(), strict=True))
+        if any(len(row) != len(names) for row in rows):
+            raise ConfigError("runs: have different layers; ask each for its relative_change")
+        return dict(zip(names, np.array(rows).reshape(-1, len(names)).T.copy(), strict=True))
 
     @staticmethod
     def _change(place: Run | tuple[Finished, int]) -> np.ndarray:
@@ -193,6 +204,6 @@ def _job(experiment: Experiment, dataset: Dataset, activation: Activation | None
     activation = activation or ACTIVATIONS[experiment.network.activation]
     network = make_network(experiment, dataset, activation)
     scalar_targets(dataset.y, "y")
-    method = resolve_method(experiment, network, dataset.n_inputs)
-    check_memory(experiment, network, dataset.n_inputs, method)
+    method = resolve_method(experiment, network, dataset)
+    check_memory(experiment, network, dataset, method)
     return Job(experiment, dataset, network, method)

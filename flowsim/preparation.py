@@ -12,13 +12,20 @@ import numpy as np
 from h5py import is_hdf5
 
 from flowsim.config import Experiment, load_experiment
-from flowsim.config.sections import Integrate
+from flowsim.config.sections import DeepNetworkSection, Integrate
 from flowsim.data import Dataset, from_arrays
+from flowsim.deep_scaling import DeepScaling
 from flowsim.errors import ConfigError, FlowsimError
+from flowsim.kernels import choose_deep_passes
 from flowsim.kernels.activations import ACTIVATIONS, Activation
-from flowsim.networks.two_layer import TwoLayerNetwork
+from flowsim.kernels.cpu.threads import usable_cores
+from flowsim.networks.deep import DeepFlow, DeepNetwork
+from flowsim.networks.flow import Network
+from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.recording.places import RunPlaces, check_name
 from flowsim.result import Run
+from flowsim.scaling import Scaling
+from flowsim.steppers import LOW_STORAGE
 from flowsim.steppers.methods import choose_method, states_of
 
 Source = str | Path | Mapping[str, Any] | Experiment
@@ -129,34 +136,40 @@ def _kept_states(section: Integrate) -> int:
     return 3 if section.estimate_error else 1
 
 
-def resolve_method(experiment: Experiment, network: TwoLayerNetwork, n_inputs: int) -> str:
+def _factored(network: Network, dataset: Dataset, section: Integrate) -> bool:
+    """Whether rates of hidden matrices are kept as factors, whatever the method."""
+    if not isinstance(network, DeepNetwork) or section.method in LOW_STORAGE:
+        return False
+    way = choose_deep_passes(section.passes, section.backend, len(dataset.x), network.widths)
+    return way == "factored"
+
+
+def resolve_method(experiment: Experiment, network: Network, dataset: Dataset) -> str:
     """Name of the method of an experiment, ``auto`` resolved for this machine.
 
     Parameters
     ----------
     experiment : Experiment
-    network : TwoLayerNetwork
-    n_inputs : int
-        The bias coordinate included.
+    network : Network
+    dataset : Dataset
     """
     section = experiment.integrate
     if section.method != "auto":
         return section.method
-    room = _SHARE * machine_memory() / network.state_bytes(n_inputs, section.dtype)
+    room = _SHARE * machine_memory() / network.state_bytes(dataset.n_inputs, section.dtype)
+    if _factored(network, dataset, section):
+        room = math.inf  # every method works in two copies of the largest matrix
     return choose_method(network.activation.kinked, section.rtol, room - _kept_states(section))
 
 
-def check_memory(
-    experiment: Experiment, network: TwoLayerNetwork, n_inputs: int, method: str
-) -> None:
+def check_memory(experiment: Experiment, network: Network, dataset: Dataset, method: str) -> None:
     """Refuse a network that cannot fit, before the machine begins to thrash.
 
     Parameters
     ----------
     experiment : Experiment
-    network : TwoLayerNetwork
-    n_inputs : int
-        The bias coordinate included.
+    network : Network
+    dataset : Dataset
     method : str
         With ``auto`` resolved.
 
@@ -166,8 +179,10 @@ def check_memory(
         If the state's copies alone take more than the machine's memory.
     """
     section, machine = experiment.integrate, machine_memory()
-    states = states_of(method) + _kept_states(section)
-    needed = states * network.state_bytes(n_inputs, section.dtype)
+    states, kept = states_of(method), _kept_states(section)
+    if method not in LOW_STORAGE and _factored(network, dataset, section):
+        states = 1
+    needed = (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
     if needed > machine:
         raise FlowsimError(
             f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB with "
@@ -178,7 +193,7 @@ def check_memory(
 
 def make_network(
     experiment: Experiment, dataset: Dataset, activation: Activation
-) -> TwoLayerNetwork:
+) -> TwoLayerNetwork | DeepNetwork:
     """Build the network of an experiment.
 
     Parameters
@@ -189,16 +204,62 @@ def make_network(
 
     Returns
     -------
-    TwoLayerNetwork
+    TwoLayerNetwork or DeepNetwork
     """
-    section = experiment.network
+    section, scaling = experiment.network, experiment.make_scaling(dataset.x.shape[1])
+    if isinstance(section, DeepNetworkSection):
+        assert isinstance(scaling, DeepScaling)
+        return DeepNetwork(
+            scaling=scaling,
+            activation=activation,
+            relative_widths=tuple(section.relative_widths or ()),
+            antisymmetric=section.antisymmetric,
+            seed=section.seed,
+            biases=section.biases,
+            mobility=section.mobility,
+        )
+    assert isinstance(scaling, Scaling)
     return TwoLayerNetwork(
-        scaling=experiment.make_scaling(dataset.x.shape[1]),
+        scaling=scaling,
         activation=activation,
         antisymmetric=section.antisymmetric,
         seed=section.seed,
         mobility=section.mobility.model_dump(),
     )
+
+
+def make_flow(
+    network: TwoLayerNetwork | DeepNetwork,
+    dataset: Dataset,
+    section: Integrate,
+    method: str,
+    initial: np.ndarray | None = None,
+) -> TwoLayerFlow | DeepFlow:
+    """Bind a network to its data, on the backend that ``[integrate]`` names.
+
+    Parameters
+    ----------
+    network : TwoLayerNetwork or DeepNetwork
+    dataset : Dataset
+    section : Integrate
+    method : str
+        With ``auto`` resolved.
+    initial : array, optional
+        Initial state; drawn from the seed if absent.
+    """
+    x, y = dataset.x, scalar_targets(dataset.y, "y")
+    options: dict[str, Any] = {
+        "initial": initial,
+        "backend": section.backend,
+        "dtype": section.dtype,
+        "threads": section.threads or usable_cores(),
+        "passes": section.passes,
+    }
+    if isinstance(network, DeepNetwork):
+        if method in LOW_STORAGE:
+            options["passes"] = "dense"
+        return DeepFlow(network, x, y, **options)
+    return TwoLayerFlow(network, x, y, **options)
 
 
 def scalar_targets(y: np.ndarray, name: str) -> np.ndarray:
@@ -219,13 +280,14 @@ def scalar_targets(y: np.ndarray, name: str) -> np.ndarray:
         return y[:, 0]
     if y.ndim != 1:
         raise ConfigError(
-            f"data.{name}: {y.shape[1]} columns; a two-layer network has one output, "
-            "give one column"
+            f"data.{name}: {y.shape[1]} columns; the network has one output, give one column"
         )
     return y
 
 
-def initial_state(network: TwoLayerNetwork, dataset: Dataset, initial: Initial) -> np.ndarray:
+def initial_state(
+    network: TwoLayerNetwork | DeepNetwork, dataset: Dataset, initial: Initial
+) -> np.ndarray:
     """Lay given weights out as a state.
 
     Raises
@@ -235,15 +297,13 @@ def initial_state(network: TwoLayerNetwork, dataset: Dataset, initial: Initial) 
     """
     if isinstance(initial, str | Path):
         initial = Run(initial)
-    if isinstance(initial, Run):
-        a, w = initial.weights()
-    else:
-        keys = ("output_weights", "input_weights")
-        if set(initial) != set(keys):
-            raise ConfigError(
-                f"initial = {sorted(initial)}: wanted the two arrays {', '.join(keys)}"
-            )
-        a, w = (np.asarray(initial[key], np.float64) for key in keys)
+    arrays = initial.parameters() if isinstance(initial, Run) else initial
+    if isinstance(network, DeepNetwork):
+        return _deep_initial_state(network, dataset, arrays)
+    keys = ("output_weights", "input_weights")
+    if set(arrays) != set(keys):
+        raise ConfigError(f"initial = {sorted(arrays)}: wanted the two arrays {', '.join(keys)}")
+    a, w = (np.asarray(arrays[key], np.float64) for key in keys)
     sizes = {network.width, network.neurons}
     inputs = dataset.x.shape[1]
     if a.ndim != 1 or len(a) not in sizes or w.shape != (inputs, len(a)):
@@ -254,3 +314,24 @@ def initial_state(network: TwoLayerNetwork, dataset: Dataset, initial: Initial) 
     if not (np.isfinite(a).all() and np.isfinite(w).all()):
         raise ConfigError("initial: has values that are not finite; remove them")
     return network.stack(a, w, copy=len(a) != network.neurons)
+
+
+def _deep_initial_state(
+    network: DeepNetwork, dataset: Dataset, arrays: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Lay given weights of a deep network out as a state."""
+    inputs = dataset.x.shape[1]
+    shapes = network.parameter_shapes(inputs)
+    every = tuple(network.parameter_dims())
+    if set(arrays) not in ({*shapes}, {*every}):
+        raise ConfigError(f"initial = {sorted(arrays)}: wanted the arrays {', '.join(shapes)}")
+    problems = []
+    for name, values in arrays.items():
+        wanted, values = shapes[name.removeprefix("second_")], np.asarray(values)
+        if values.shape != wanted:
+            problems.append(f"initial: {name} has shape {values.shape}; wanted {wanted}")
+        elif not np.isfinite(values).all():
+            problems.append(f"initial: {name} has values that are not finite; remove them")
+    if problems:
+        raise ConfigError(problems)
+    return network.stack(arrays, inputs)

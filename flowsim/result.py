@@ -8,6 +8,7 @@ import numpy as np
 
 from flowsim.errors import ConfigError
 from flowsim.kernels.activations import ACTIVATIONS, Activation
+from flowsim.networks.deep_outputs import deep_outputs
 from flowsim.recording.hdf5 import file_image
 from flowsim.recording.places import put
 from flowsim.recording.reader import RunFile
@@ -27,9 +28,25 @@ class Run(RunFile):
 
     @property
     def scaling(self) -> Scaling:
-        """Width and exponents."""
+        """Width and exponents of a two-layer network.
+
+        Raises
+        ------
+        ConfigError
+            If it is a deep one.
+        """
+        self._check_two_layer("scaling", 'attributes["exponents"]')
         read = self.attributes
         return Scaling(int(read["width"]), read["gamma"], read["gamma_prime"], float(read["beta2"]))
+
+    @property
+    def deep(self) -> bool:
+        """Whether the network has layers between the input and the output weights, by kind."""
+        return str(self.attributes["network"]) == "deep"
+
+    def _check_two_layer(self, what: str, instead: str) -> None:
+        if self.deep:
+            raise ConfigError(f"{what}: is for two-layer networks; use {instead}")
 
     def save(self, path: str | Path, overwrite: bool = False) -> None:
         """Write the run to a file of its own, whole or not at all.
@@ -68,16 +85,31 @@ class Run(RunFile):
             raise ConfigError(
                 f"normalisation = {normalisation!r}: unknown; use 'normalised' or 'original'"
             )
-        a, w = self._normalised_weights(t)
+        self._check_two_layer("weights", "parameters")
+        arrays = self.parameters(t)
+        a, w = arrays["output_weights"], arrays["input_weights"]
         if normalisation == "original":
             scaling = self.scaling
             return scaling.beta1 * a, scaling.beta2 * w
         return a, w
 
-    def _normalised_weights(self, t: float | None) -> tuple[np.ndarray, np.ndarray]:
+    def parameters(self, t: float | None = None) -> dict[str, np.ndarray]:
+        """All parameter arrays by name, normalised, at tau = ``t``.
+
+        Parameters
+        ----------
+        t : float, optional
+            See `weights`.
+
+        Raises
+        ------
+        ConfigError
+            See `weights`.
+        """
+        names = [name for name in self.final if "_weights" in name or "_bias" in name]
         end = float(self.final["time"])
         if t is None or t == end:
-            return self.final["output_weights"], self.final["input_weights"]
+            return {name: self.final[name] for name in names}
         if "time_snapshot" not in self.snapshots:
             raise ConfigError(
                 f"t = {t:g}: the run kept no snapshots; record some, or leave t out for the end"
@@ -95,7 +127,7 @@ class Run(RunFile):
             last = self.snapshots.row(name, after).astype(np.float64)
             return last if share == 1.0 else (1.0 - share) * first + share * last
 
-        return blend("output_weights"), blend("input_weights")
+        return {name: blend(name) for name in names}
 
     def predict(
         self,
@@ -137,7 +169,10 @@ class Run(RunFile):
         activation = activation or ACTIVATIONS.get(name)
         if activation is None:
             raise ConfigError(f"activation = {name!r}: a script's own; pass activation=")
-        a, w = self._normalised_weights(t)
+        arrays = self.parameters(t)
+        if self.deep:
+            return deep_outputs(arrays, x, self.attributes, activation)
+        a, w = arrays["output_weights"], arrays["input_weights"]
         scaling = self.scaling
         scale = 1.0 if activation.homogeneous else scaling.beta2
         # In slices, so that samples x neurons stays small.

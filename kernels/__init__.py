@@ -6,11 +6,12 @@ Numba. A new backend is one new entry in `BACKENDS`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 
 import numpy as np
 
-from flowsim.kernels.interface import TwoLayerField, TwoLayerKernels
+from flowsim.kernels.interface import DeepField, DeepKernels, TwoLayerField, TwoLayerKernels
 
 BACKENDS = {
     "cpu": ("flowsim.kernels.cpu.two_layer", "CpuKernels"),
@@ -18,8 +19,22 @@ BACKENDS = {
 }
 """Backends by name: the module that is imported on first use, and its class."""
 
+DEEP_BACKENDS = {
+    ("cpu", "dense"): ("flowsim.kernels.cpu.deep", "DeepCpuKernels"),
+    ("cpu", "factored"): ("flowsim.kernels.cpu.factored", "FactoredKernels"),
+    ("reference", "dense"): ("flowsim.kernels.deep_reference", "DeepReferenceKernels"),
+}
+"""The same for networks with several hidden layers, by name and by what rates are kept as."""
+
 PASSES = ("auto", "general", "piecewise", "matrix")
 """Values of ``integrate.passes``; a backend that knows but one way ignores them."""
+
+DEEP_PASSES = ("auto", "dense", "factored")
+"""The same for deep networks: rates written out, or those of hidden matrices kept as factors."""
+
+_FEW = 16
+"""Least width of the hidden layers, in units of n, at which ``auto`` keeps factors: with fewer
+neurons the products among samples, one a stage, outweigh what is not written."""
 
 
 def two_layer_kernels(
@@ -53,3 +68,50 @@ def two_layer_kernels(
     """
     module, name = BACKENDS[backend]
     return getattr(import_module(module), name)(field, neurons, np.dtype(dtype), threads, passes)
+
+
+def choose_deep_passes(passes: str, backend: str, n_samples: int, widths: Sequence[int]) -> str:
+    """Resolve ``auto`` for a deep network.
+
+    Parameters
+    ----------
+    passes : str
+        One of `DEEP_PASSES`.
+    backend : str
+    n_samples : int
+    widths : sequence of int
+        Of the hidden layers.
+    """
+    if backend != "cpu":
+        return "dense"
+    if passes != "auto":
+        return passes
+    # Without a hidden matrix there is nothing to factor.
+    return "factored" if len(widths) > 1 and min(widths) >= _FEW * n_samples else "dense"
+
+
+def deep_kernels(
+    backend: str, field: DeepField, dtype: np.dtype, threads: int = 1, passes: str = "auto"
+) -> DeepKernels:
+    """Bind the vector field of a deep network to a backend.
+
+    Parameters
+    ----------
+    backend : str
+        One of `BACKENDS`.
+    field : DeepField
+    dtype : numpy.dtype
+        float64 or float32.
+    threads : int
+        At most this many.
+    passes : str
+        One of `DEEP_PASSES`.
+
+    Raises
+    ------
+    KeyError
+        If there is no such backend.
+    """
+    way = choose_deep_passes(passes, backend, len(field.x), field.widths)
+    module, name = DEEP_BACKENDS[backend, way]
+    return getattr(import_module(module), name)(field, np.dtype(dtype), threads)

@@ -1,15 +1,17 @@
-"""The interface that every backend fulfils, for two-layer networks.
+"""The interface that every backend fulfils, for every kind of network.
 
 A backend binds the inputs, the activation and the factors of the vector field once and then
-offers passes over the neurons. The state ``theta`` is one C-contiguous array (1 + d, neurons),
-row 0 the output weights and the others the input weights, neurons last; a *slope* has its shape.
-Vector outputs will be more rows above the input weights. Everything of size n (outputs f,
-residual) is float64 whatever the dtype of the state.
+offers passes over the neurons. The state of a two-layer network is one C-contiguous array
+(1 + d, neurons), row 0 the output weights and the others the input weights, neurons last; that of
+a deep one is described with `DeepField`. A *slope* is a rate d theta / d time. Everything of size
+n (outputs f, residual) is float64 whatever the dtype of the state.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,17 +49,99 @@ class TwoLayerField:
     input_mobility: float
 
 
-class TwoLayerKernels(Protocol):
-    """Passes over the neurons of a two-layer network on one backend."""
+@dataclass(frozen=True)
+class DeepField:
+    """Everything that defines the function of a network with L hidden layers and its flow.
+
+    With A_0 = x and z_l = multipliers[l] A_(l-1) W_l + bias_multipliers[l] b_l, A_l = sigma(z_l),
+    f = z_(L+1) summed over the copies; layers are numbered from 0 (input) to L (output) in code.
+
+    Attributes
+    ----------
+    x : (n, d) float64 array
+        Inputs, bias coordinate included.
+    activation : Activation
+    widths : tuple of int
+        m_1, ..., m_L.
+    multipliers, mobilities : (L + 1,) float64 arrays
+        d theta_l / d time = -mobilities[l] dR/dtheta_l, for weights and biases alike; 0 freezes a
+        layer.
+    bias_multipliers : (L + 1,) float64 array or None
+        None for a network without biases besides those in ``x``; the first is not used.
+    copies : int
+        Networks whose outputs are summed: 2 for antisymmetric initial values.
+    """
+
+    x: np.ndarray
+    activation: Activation
+    widths: tuple[int, ...]
+    multipliers: np.ndarray
+    mobilities: np.ndarray
+    bias_multipliers: np.ndarray | None = None
+    copies: int = 1
+
+    @property
+    def layout(self) -> DeepLayout:
+        """Where the layers are in a state."""
+        return DeepLayout((self.x.shape[1], *self.widths, 1), self.bias_multipliers is not None)
+
+
+@dataclass(frozen=True)
+class DeepLayout:
+    """The state of a deep network: one row of parameters a copy, layer after layer.
+
+    A layer is its weights (fan_in, fan_out) in C order and then its biases (fan_out,), if it has
+    any; the input layer has its biases among the inputs.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        d, m_1, ..., m_L, 1.
+    biases : bool
+    """
+
+    sizes: tuple[int, ...]
+    biases: bool
+
+    @cached_property
+    def bounds(self) -> tuple[int, ...]:
+        """Where each layer begins, and where the last one ends."""
+        ends = [0]
+        for layer, (rows, columns) in enumerate(pairwise(self.sizes)):
+            biases = columns if self.biases and layer > 0 else 0
+            ends.append(ends[-1] + rows * columns + biases)
+        return tuple(ends)
+
+    @property
+    def length(self) -> int:
+        """Parameters of one copy."""
+        return self.bounds[-1]
+
+    def weights(self, row: np.ndarray, layer: int) -> np.ndarray:
+        """Weights (fan_in, fan_out) of a layer in a row of a state, a view."""
+        rows, columns = self.sizes[layer : layer + 2]
+        first = self.bounds[layer]
+        return row[first : first + rows * columns].reshape(rows, columns)
+
+    def bias(self, row: np.ndarray, layer: int) -> np.ndarray | None:
+        """Biases (fan_out,) of a layer, a view; None if it has none."""
+        if not (self.biases and layer > 0):
+            return None
+        last = self.bounds[layer + 1]
+        return row[last - self.sizes[layer + 1] : last]
+
+
+class FlowKernels(Protocol):
+    """Passes over the neurons of a network on one backend: what the flow of any network needs."""
 
     n_samples: int
     dtype: np.dtype
 
     def array(self, values: np.ndarray) -> Array:
-        """Copy a state (1 + d, neurons) to the backend in its dtype."""
+        """Copy a state to the backend in its dtype."""
 
     def empty(self, n: int | None = None) -> Array:
-        """One state, or ``n`` stacked ones (n, 1 + d, neurons), uninitialised."""
+        """One state, or a stack of ``n`` slopes, uninitialised."""
 
     def outputs(self, theta: Array) -> np.ndarray:
         """f (n,) at ``theta``. One pass."""
@@ -102,8 +186,8 @@ class TwoLayerKernels(Protocol):
 
         Writes d theta / d time into the last of the ``slopes``. The errors of the e embedded
         solutions are then step sum_j weights[., j] slopes[j], for ``weights`` (e, stages).
-        Returns f at theta minus each error (e, n), and the sums of squares over all neurons, each
-        as (output, input), of the errors and, last, of ``theta`` (e + 1, 2).
+        Returns f at theta minus each error (e, n), and the sums of squares of each layer over all
+        copies of the network, of the errors and, last, of ``theta`` (e + 1, layers).
         """
 
     def advance_registers(
@@ -132,14 +216,31 @@ class TwoLayerKernels(Protocol):
         With ``fresh`` the memory is written, not read. Returns f (n,) at the new ``theta``.
         """
 
-    def squared_norms(self, theta: Array, reference: Array | None, neurons: int) -> np.ndarray:
-        """Sums of (theta - reference)^2 over the first ``neurons`` neurons: (output, input)."""
+    def squared_norms(self, theta: Array, reference: Array | None, first: int) -> np.ndarray:
+        """Sums of (theta - reference)^2 of each layer (layers,).
+
+        Over the ``first`` neurons of a two-layer network, or the first copies of a deep one.
+        """
 
     def squared_combination(self, slopes: Array, weights: np.ndarray) -> np.ndarray:
-        """Sums of (sum_j weights[j] slopes[j])^2 over all neurons: (output, input)."""
+        """Sums of (sum_j weights[j] slopes[j])^2 of each layer over all copies (layers,)."""
 
     def grams(self, theta: Array) -> np.ndarray:
-        """Gram matrices (2, n, n) of df/da and df/dw; mobilities are not included."""
+        """Gram matrices (layers, n, n) of each layer's derivative of f, without mobilities."""
+
+
+class DeepKernels(FlowKernels, Protocol):
+    """Passes through the layers of a deep network on one backend; layers from the input on."""
+
+    def weights(self, theta: Array, copy: int, layer: int) -> np.ndarray:
+        """Weights (fan_in, fan_out) of a layer, read only."""
+
+
+class TwoLayerKernels(FlowKernels, Protocol):
+    """Passes over the neurons of a two-layer network on one backend.
+
+    The layers are (output, input).
+    """
 
     def activity(self, theta: Array) -> tuple[int, int]:
         """How many neurons are active (w_k . x_i > 0) on every sample, and on none."""

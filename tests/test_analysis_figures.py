@@ -8,7 +8,7 @@ import pytest
 from synthetic_runs import make_sweep, put_together, write_run
 
 from flowsim.analysis import FIGURES, classify, plot
-from flowsim.analysis.figures import features, function, loss, phase, rd, style
+from flowsim.analysis.figures import features, function, loss, phase, rd, style, theory
 from flowsim.errors import ConfigError, FlowsimError
 from flowsim.recording.reader import open_run, open_runs
 from flowsim.scaling import predicted_regime
@@ -83,7 +83,7 @@ def test_phase_table_holds_the_classification(sweep, tmp_path):
 
 @pytest.mark.parametrize("layer", ["input", "output", "all"])
 def test_the_drawn_boundary_is_where_the_prediction_is_critical(layer):
-    line = phase.boundary(layer, -0.5, 0.5)
+    line = theory.boundary(layer, -0.5, 0.5)
     for start, end in zip(line[:-1], line[1:], strict=True):
         for share in (0.25, 0.5, 0.75):
             gamma, prime = start + share * (end - start)

@@ -104,7 +104,7 @@ CASES = [
     ("record", {"kernel": {"schedule": "log", "every": 2}}, "record.kernel.every = 2: unknown key"),
     ("record", {"snapshots": {"schedule": "none", "start": 2}}, "record.snapshots.start = 2: unkn"),
     # unknown choices
-    ("network", {"width": 10, "kind": "deep"}, 'network.kind = "deep": unknown; choose from "two-'),
+    ("network", {"width": 10, "kind": "depe"}, 'network.kind = "depe": unknown; choose from "two-'),
     ("network", {"width": 10, "activation": "rellu"}, 'network.activation = "rellu": unknown; did'),
     ("network", {"width": 10, "activation": "RELU"}, 'network.activation = "RELU": unknown; did y'),
     ("scaling", {"scheme": "nkt"}, 'scaling.scheme = "nkt": unknown; choose from "lecun",'),
@@ -121,7 +121,7 @@ CASES = [
     ("data", {**POINTS, "y": [1.0]}, "data.y: has 1 values but x has 2 samples; give one target"),
     ("data", {**POINTS, "x": [[1], [1, 2]]}, "data.x: is not rectangular; give every sample"),
     ("data", {**POINTS, "x": [], "y": []}, "data.x: is empty"),
-    ("data", {**POINTS, "y": [[1, 2], [3, 4]]}, "data.y: has 2 columns, but a two-layer network h"),
+    ("data", {**POINTS, "y": [[1, 2], [3, 4]]}, "data.y: has 2 columns, but the network h"),
     ("data", {**POINTS, "x_test": [1]}, "data.y_test: missing beside x_test; give both or neither"),
     ("data", {**FUNCTION, "function": "eval('x')"}, "data.function = \"eval('x')\": unknown funct"),
     ("data", {**FUNCTION, "n_samples": 0}, "data.n_samples = 0: must be 1 or larger; for example"),

@@ -20,6 +20,7 @@ FIGURES = {
     "first_run": {"loss.png", "features.png", "function.png"},
     "phase_diagram": {"phase.png"},
     "rd_against_width": {"rd_against_width.png"},
+    "three_layer_phase": {"three_layer_phase.png"},
 }
 PNG = b"\x89PNG\r\n\x1a\n"
 

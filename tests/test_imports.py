@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 
 # What a part may import of flowsim, besides itself. A module is its longest matching key.
 MODEL = {
+    "flowsim.deep_scaling",
     "flowsim.errors",
     "flowsim.scaling",
     "flowsim.expression",
@@ -33,15 +34,27 @@ RULES: dict[str, set[str]] = {
     "flowsim": {"*"},
     "flowsim.errors": set(),
     "flowsim.scaling": {"flowsim.errors"},
+    "flowsim.deep_scaling": {"flowsim.errors"},
+    "flowsim.deep_predictions": {"flowsim.deep_scaling"},
     "flowsim.expression": {"flowsim.errors"},
     "flowsim.data": {"flowsim.errors", "flowsim.expression"},
     "flowsim.kernels": {"flowsim.errors"},
-    "flowsim.networks": {"flowsim.errors", "flowsim.scaling", "flowsim.kernels"},
+    "flowsim.networks": {
+        "flowsim.errors",
+        "flowsim.scaling",
+        "flowsim.deep_scaling",
+        "flowsim.kernels",
+    },
     "flowsim.steppers": {"flowsim.errors", "flowsim.kernels"},
     # Only the table of names, which compiles nothing.
     "flowsim.config": MODEL | {"flowsim.steppers"},
     "flowsim.recording": {"flowsim.errors", "flowsim"},
-    "flowsim.analysis": {"flowsim.errors", "flowsim.scaling", "flowsim.recording.reader"},
+    "flowsim.analysis": {
+        "flowsim.errors",
+        "flowsim.scaling",
+        "flowsim.deep_predictions",
+        "flowsim.recording.reader",
+    },
     "flowsim.result": MODEL | {"flowsim.config", "flowsim.networks", "flowsim.recording"},
     "flowsim.progress": {"flowsim.steppers"},
     "flowsim.preparation": MODEL

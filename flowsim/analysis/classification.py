@@ -11,6 +11,9 @@ from flowsim.analysis.slopes import SlopeFit
 from flowsim.analysis.zero_line import ZeroPoint
 from flowsim.scaling import REGIMES
 
+TWO_LAYER_AXES, DEEP_AXES = ("gamma", "gamma_prime"), ("gamma_3", "gamma_2")
+"""Names of the exponents that span the map of regimes."""
+
 VERDICTS = (*REGIMES, "undetermined")
 """What a layer can be found to be; every regime, and not enough to tell."""
 
@@ -74,8 +77,8 @@ class Point:
     Attributes
     ----------
     gamma, gamma_prime : float
-        The exponents; for runs given by a scheme or by standard deviations, those of the largest
-        width.
+        The exponents (of three layers gamma_3 and gamma_2, see ``axes``); for runs given by a
+        scheme or by standard deviations, those of the largest width.
     other : dict
         The other settings (dotted keys) in which the points of this sweep differ.
     widths : tuple of int
@@ -85,11 +88,16 @@ class Point:
     runs_per_width : tuple of int
         Runs at each width.
     layers : dict of str to LayerVerdict
-        By group of weights: input, output, all.
+        By group of weights: input, output, all; for deep networks also hidden_2, ..., by the
+        operator norm, and hidden_2_frobenius, ...
     not_converged : tuple of str
         The files that reached neither ``stop_loss`` nor a steady state.
     note : str
         What to know about this point's exponents; mostly empty.
+    axes : (str, str)
+        What ``gamma`` and ``gamma_prime`` are called in this kind of network.
+    gamma_1 : float
+        The third exponent of three layers.
     """
 
     gamma: float
@@ -101,12 +109,14 @@ class Point:
     layers: dict[str, LayerVerdict]
     not_converged: tuple[str, ...] = ()
     note: str = ""
+    axes: tuple[str, str] = TWO_LAYER_AXES
+    gamma_1: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         return {
-            "gamma": self.gamma,
-            "gamma_prime": self.gamma_prime,
+            self.axes[0]: self.gamma,
+            self.axes[1]: self.gamma_prime,
             "other": dict(self.other),
             "widths": list(self.widths),
             "seeds": self.seeds,

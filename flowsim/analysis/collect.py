@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -54,6 +56,11 @@ class RunRecord:
         RD at the stop and its largest value, by layer; empty when the run wrote no end.
     ending : str
         ``stop_reason``, or the status of a run that has none.
+    predicted : dict of str to float
+        Predicted slopes by layer, of a deep network; its gamma and gamma_prime are gamma_3 and
+        gamma_2, NaN unless it has three layers. Empty for two layers.
+    gamma_1 : float
+        Of three layers.
     """
 
     name: str
@@ -67,6 +74,8 @@ class RunRecord:
     relative_change: dict[str, float]
     sup_relative_change: dict[str, float]
     ending: str
+    predicted: dict[str, float] = field(default_factory=dict)
+    gamma_1: float = 0.0
 
     @property
     def reached(self) -> bool:
@@ -186,6 +195,8 @@ def nothing_read(skipped: Mapping[str, str]) -> ConfigError:
 def read_record(name: str, run: RunFile) -> RunRecord:
     """Read the classifier's numbers from an open run."""
     config, attributes = dict(run.config), run.attributes
+    if config["network"].get("kind") == "deep":
+        return _read_deep_record(name, run)
     exponents = {**attributes, **config["scaling"]}
     return RunRecord(
         name=name,
@@ -199,6 +210,38 @@ def read_record(name: str, run: RunFile) -> RunRecord:
         relative_change=_by_layer(run, "relative_change"),
         sup_relative_change=_by_layer(run, "sup_relative_change"),
         ending=str(run.stop_reason or run.status),
+    )
+
+
+def _read_deep_record(name: str, run: RunFile) -> RunRecord:
+    from flowsim.deep_predictions import FROBENIUS, all_predicted_slopes
+
+    attributes = run.attributes
+    exponents = json.loads(str(attributes["exponents"]))
+    rows = list(zip(*(exponents[key] for key in "abc"), strict=True))
+    frobenius, operator = _by_layer(run, "relative_change"), _by_layer(run, "operator_change")
+    sup = _by_layer(run, "sup_relative_change")
+    change: dict[str, float] = {}
+    for layer, value in frobenius.items():
+        if not layer.startswith("hidden"):
+            change[layer] = value
+            continue
+        change[layer], change[layer + FROBENIUS] = operator[layer], value
+        sup[layer + FROBENIUS] = sup.pop(layer)  # of the operator norm only the end is known
+    return RunRecord(
+        name=name,
+        config=dict(run.config),
+        width=int(attributes["width"]),
+        seed=int(attributes["seed"]),
+        gamma=float(attributes.get("gamma_3", math.nan)),
+        gamma_prime=float(attributes.get("gamma_2", math.nan)),
+        kappa=float(attributes["kappa"]),
+        kappa_prime=math.nan,
+        relative_change=change,
+        sup_relative_change=sup,
+        ending=str(run.stop_reason or run.status),
+        predicted=all_predicted_slopes(rows),
+        gamma_1=float(attributes.get("gamma_1", math.nan)),
     )
 
 
@@ -218,6 +261,11 @@ def varying_keys(configs: Iterable[Mapping[str, Any]]) -> list[str]:
     flat = list(configs)
     keys = sorted(set().union(*flat)) if flat else []
     return [key for key in keys if any(c.get(key) != flat[0].get(key) for c in flat[1:])]
+
+
+def is_deep(run: RunFile) -> bool:
+    """Whether the run's network has a file with layers of its own (kind "deep")."""
+    return "layers" in run.attributes
 
 
 def has_bias(run: RunFile) -> bool:

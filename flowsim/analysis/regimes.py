@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.analysis.classification import Classification, LayerVerdict, Point
+from flowsim.analysis.classification import (
+    DEEP_AXES,
+    TWO_LAYER_AXES,
+    Classification,
+    LayerVerdict,
+    Point,
+)
 from flowsim.analysis.collect import (
     RunRecord,
     Source,
@@ -22,6 +28,7 @@ from flowsim.analysis.collect import (
 )
 from flowsim.analysis.slopes import SlopeFit, fit_slope
 from flowsim.analysis.zero_line import ZeroPoint, zero_line
+from flowsim.deep_predictions import regime_of
 from flowsim.errors import ConfigError
 from flowsim.scaling import LAYERS, predicted_regime, predicted_slope
 
@@ -69,7 +76,7 @@ def classify(source: Source, *, margin: float = 0.05, confidence: float = 0.95) 
     for record in records:
         groups[_point_key(record)].append(record)
     settings = {key: _settings(group[0]) for key, group in groups.items()}
-    exponents = ("scaling.gamma", "scaling.gamma_prime")
+    exponents = [f"scaling.{name}" for name in (*TWO_LAYER_AXES, *DEEP_AXES)]
     varying = [key for key in varying_keys(settings.values()) if key not in exponents]
     points = []
     for key, group in groups.items():
@@ -114,10 +121,10 @@ def _point(
     counts = tuple(len(group) for group in by_width.values())
     largest = by_width[widths[-1]][0]
     not_converged = tuple(f"{r.name} ({_word(r.ending)})" for r in records if not r.reached)
-    predicted_at, note = _exponents(by_width)
+    predicted, note = _predictions(by_width)
     layers = {
-        layer: _verdict(layer, by_width, predicted_at, not_converged, margin, confidence)
-        for layer in LAYERS
+        layer: _verdict(layer, by_width, slope, regime, not_converged, margin, confidence)
+        for layer, (slope, regime) in predicted.items()
     }
     return Point(
         gamma=largest.gamma,
@@ -129,7 +136,30 @@ def _point(
         layers=layers,
         not_converged=tuple(r.name for r in records if not r.reached),
         note=note,
+        axes=DEEP_AXES if largest.predicted else TWO_LAYER_AXES,
+        gamma_1=largest.gamma_1,
     )
+
+
+def _predictions(
+    by_width: Mapping[int, Sequence[RunRecord]],
+) -> tuple[dict[str, tuple[float, str]], str]:
+    """Return the predicted slope and regime of each layer, and what to note about them."""
+    record = by_width[max(by_width)][0]
+    if record.predicted:
+        slopes = {name: (slope, regime_of(slope)) for name, slope in record.predicted.items()}
+        activation = record.config["network"].get("activation", "relu")
+        known = activation in HOMOGENEOUS
+        return slopes, "" if known else _for_relu(activation)
+    at, note = _exponents(by_width)
+    return {
+        layer: (float(predicted_slope(*at, layer)), predicted_regime(*at, layer))
+        for layer in LAYERS
+    }, note
+
+
+def _for_relu(activation: str) -> str:
+    return f"the prediction is for ReLU, the activation is {activation}"
 
 
 def _exponents(by_width: Mapping[int, Sequence[RunRecord]]) -> tuple[tuple[float, float], str]:
@@ -153,14 +183,15 @@ def _exponents(by_width: Mapping[int, Sequence[RunRecord]]) -> tuple[tuple[float
             )
     activation = record.config["network"].get("activation", "relu")
     if activation not in HOMOGENEOUS:
-        notes.append(f"the prediction is for ReLU, the activation is {activation}")
+        notes.append(_for_relu(activation))
     return at, "; ".join(notes)
 
 
 def _verdict(
     layer: str,
     by_width: Mapping[int, Sequence[RunRecord]],
-    predicted_at: tuple[float, float],
+    predicted: float,
+    regime_predicted: str,
     not_converged: Sequence[str],
     margin: float,
     confidence: float,
@@ -197,8 +228,8 @@ def _verdict(
         ci=None if fit is None else fit.interval,
         regime=regime,
         reason=reason,
-        predicted_slope=float(predicted_slope(*predicted_at, layer)),
-        predicted_regime=predicted_regime(*predicted_at, layer),
+        predicted_slope=predicted,
+        predicted_regime=regime_predicted,
         relative_change=tuple(_mean(values) for values in changes.values()),
         sup_relative_change=tuple(_mean(values) for values in sup),
         spread=tuple(
@@ -260,7 +291,7 @@ def _zeros(points: Sequence[Point]) -> tuple[ZeroPoint, ...]:
     for point in points:
         # The slope of runs that stopped early is not the slope at the end.
         if point.layers["input"].slope is not None and not point.not_converged:
-            groups[json.dumps(point.other, sort_keys=True, default=str)].append(point)
+            groups[json.dumps([point.other, point.axes], sort_keys=True, default=str)].append(point)
     zeros: tuple[ZeroPoint, ...] = ()
     for group in groups.values():
         zeros += zero_line(
@@ -268,6 +299,7 @@ def _zeros(points: Sequence[Point]) -> tuple[ZeroPoint, ...]:
             [p.gamma_prime for p in group],
             [p.layers["input"].slope or 0.0 for p in group],
             other=group[0].other,
+            axes=group[0].axes,
         )
     return zeros
 

@@ -22,18 +22,21 @@ class ZeroPoint:
         The group of weights whose slope vanishes.
     other : dict
         The other settings, when the runs differ in more than the scaling.
+    axes : (str, str)
+        What the two exponents are called in this kind of network.
     """
 
     gamma: float
     gamma_prime: float
     layer: str
     other: dict[str, Any] = field(default_factory=dict)
+    axes: tuple[str, str] = ("gamma", "gamma_prime")
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
         plain: dict[str, Any] = {
-            "gamma": self.gamma,
-            "gamma_prime": self.gamma_prime,
+            self.axes[0]: self.gamma,
+            self.axes[1]: self.gamma_prime,
             "layer": self.layer,
         }
         return plain | ({"other": dict(self.other)} if self.other else {})
@@ -67,6 +70,7 @@ def zero_line(
     *,
     layer: str = "input",
     other: dict[str, Any] | None = None,
+    axes: tuple[str, str] = ("gamma", "gamma_prime"),
 ) -> tuple[ZeroPoint, ...]:
     """Interpolate the zeros of S in gamma, separately at every gamma_prime.
 
@@ -78,11 +82,15 @@ def zero_line(
         Name put on the zeros.
     other : dict, optional
         Settings shared by these points, put on the zeros.
+    axes : (str, str)
+        See `ZeroPoint`.
     """
     positions = np.asarray(gamma_prime, dtype=np.float64)
     points = []
     for value in np.unique(positions):
         row = np.flatnonzero(positions == value).tolist()
         crossings = zero_crossings([gamma[k] for k in row], [slope[k] for k in row])
-        points += [ZeroPoint(zero, float(value), layer, dict(other or {})) for zero in crossings]
+        points += [
+            ZeroPoint(zero, float(value), layer, dict(other or {}), axes) for zero in crossings
+        ]
     return tuple(points)

@@ -95,7 +95,9 @@ def sweep_summary(result: SweepResult) -> str:
 def print_classification(result: Classification) -> None:
     """Print one line for each layer of each point, then the zeros of S_w, then what to know."""
     other = sorted({key for point in result.points for key in point.other})
-    headings = ["gamma", "gamma'", *other, "widths", "seeds"]
+    names = [*dict.fromkeys(point.axes for point in result.points)]
+    headings = [" or ".join(_shown_axis(one[axis]) for one in names) for axis in (0, 1)]
+    headings += [*other, "widths", "seeds"]
     headings += ["layer", "S", "interval", "regime", "S predicted", "predicted"]
     table = Table(*headings)
     for point in result.points:
@@ -112,6 +114,10 @@ def print_classification(result: Classification) -> None:
         console.print(_mapping_line("S of the input weights is zero at", zero.to_dict()))
     for note in _notes(result):
         console.print(note, markup=False)
+
+
+def _shown_axis(name: str) -> str:
+    return "gamma'" if name == "gamma_prime" else name
 
 
 def _widths(widths: Iterable[int]) -> str:
@@ -142,7 +148,8 @@ def _mapping_line(title: str, values: Mapping[str, Any]) -> str:
 def _notes(result: Classification) -> Iterator[str]:
     """Yield the reasons behind undetermined layers, remarks on points, and skipped files."""
     for point in result.points:
-        here = f"gamma = {_number(point.gamma)}, gamma' = {_number(point.gamma_prime)}"
+        first, second = map(_shown_axis, point.axes)
+        here = f"{first} = {_number(point.gamma)}, {second} = {_number(point.gamma_prime)}"
         for layer, verdict in point.layers.items():
             if verdict.regime == "undetermined":
                 yield f"undetermined: {here}, {layer}: {verdict.reason}"
@@ -207,11 +214,18 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
     of_data = ("kind", "classes", "target", "positive_class", "normalisation")
     if said := [f"{name} = {about[name]}" for name in of_data if name in about]:
         yield "data", ", ".join(said)
-    yield "scaling", shown("gamma", "gamma_prime", "kappa", "kappa_prime")
-    yield "", shown("alpha", "beta1", "beta2")
+    if "layers" in attributes:
+        yield "", shown("hidden_layers", "widths", "biases")
+        yield "scaling", shown("gamma_1", "gamma_2", "gamma_3", "kappa", "alpha")
+        yield "", shown("multipliers", "mobilities")
+    else:
+        yield "scaling", shown("gamma", "gamma_prime", "kappa", "kappa_prime")
+        yield "", shown("alpha", "beta1", "beta2")
     yield "integration", shown("method", "backend", "dtype")
     yield "loss", f"{_number(_final(run, 'loss'))} at time {_number(_final(run, 'time'))}"
     yield "relative change", _by_layer(run, "relative_change")
+    if "operator_change" in run.final:
+        yield "in operator norm", _by_layer(run, "operator_change")
     yield "its largest value", _by_layer(run, "sup_relative_change")
     for line in _error_estimate(run):
         yield "", line

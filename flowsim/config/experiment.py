@@ -16,13 +16,16 @@ from flowsim.config.data_section import DataSection, File, Function, Images, Poi
 from flowsim.config.fields import Section
 from flowsim.config.forms import SECTIONS, check_section, keys_of
 from flowsim.config.problems import closest, show, show_key
-from flowsim.config.scaling_section import ScalingSection
-from flowsim.config.sections import Integrate, Network, Record
+from flowsim.config.scaling_section import DeepScalingSection, ScalingSection
+from flowsim.config.sections import DeepNetworkSection, Integrate, Network, Record
 from flowsim.config.source import Overrides, read_sections
 from flowsim.data import Dataset
+from flowsim.deep_scaling import DeepScaling
 from flowsim.errors import ConfigError, DataWarning
+from flowsim.kernels import DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.scaling import Scaling
+from flowsim.steppers import LOW_STORAGE
 
 NOT_HASHED = (
     "integrate.threads",
@@ -58,8 +61,8 @@ class Experiment:
         Names of the user's own activations.
     """
 
-    network: Network
-    scaling: ScalingSection
+    network: Network | DeepNetworkSection
+    scaling: ScalingSection | DeepScalingSection
     data: DataSection
     integrate: Integrate
     record: Record
@@ -110,7 +113,7 @@ class Experiment:
         text = json.dumps(sections, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def make_scaling(self, n_inputs: int) -> Scaling:
+    def make_scaling(self, n_inputs: int) -> Scaling | DeepScaling:
         """Return the scales at this width.
 
         Parameters
@@ -124,7 +127,7 @@ class Experiment:
             If they are out of range, or have no exponents at width 1.
         """
         try:
-            return self.scaling.make(self.network.width, n_inputs)
+            return _make_scaling(self.network, self.scaling, n_inputs)
         except ConfigError as error:
             raise ConfigError(_in_section("scaling", error.problems)) from None
 
@@ -211,15 +214,15 @@ def load_experiment(
     checked: dict[str, Section] = {}
     for name in SECTIONS:
         try:
-            checked[name] = check_section(name, given.get(name, {}), names)
+            checked[name] = check_section(name, given.get(name, {}), names, _kind_of(given))
         except ConfigError as error:
             problems += error.problems
     problems += _joint_problems(checked, bool(problems))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return Experiment(
-        network=cast(Network, checked["network"]),
-        scaling=cast(ScalingSection, checked["scaling"]),
+        network=cast(Network | DeepNetworkSection, checked["network"]),
+        scaling=cast(ScalingSection | DeepScalingSection, checked["scaling"]),
         data=cast(DataSection, checked["data"]),
         integrate=cast(Integrate, checked["integrate"]),
         record=cast(Record, checked["record"]),
@@ -236,11 +239,16 @@ def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
     """
     network, scaling, data = (checked.get(name) for name in ("network", "scaling", "data"))
     problems = []
-    if isinstance(network, Network) and isinstance(scaling, ScalingSection):
+    if isinstance(network, Network | DeepNetworkSection) and isinstance(
+        scaling, ScalingSection | DeepScalingSection
+    ):
         try:
-            scaling.make(network.width, n_inputs=1)
+            _make_scaling(network, scaling, n_inputs=1)
         except ConfigError as error:
             problems += _in_section("scaling", error.problems)
+    integrate = checked.get("integrate")
+    if isinstance(network, Network | DeepNetworkSection) and isinstance(integrate, Integrate):
+        problems += _passes_problems(network, integrate)
     now = Points if not (others or problems) else Points | Function | File | Images
     if isinstance(data, now):
         try:
@@ -252,15 +260,50 @@ def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
     return problems
 
 
+def _kind_of(given: Mapping[str, Any]) -> str:
+    """Kind of the network, which decides what ``[scaling]`` may hold."""
+    network = given.get("network")
+    return "deep" if isinstance(network, Mapping) and network.get("kind") == "deep" else "two-layer"
+
+
+def _make_scaling(
+    network: Network | DeepNetworkSection,
+    scaling: ScalingSection | DeepScalingSection,
+    n_inputs: int,
+) -> Scaling | DeepScaling:
+    if isinstance(scaling, DeepScalingSection):
+        assert isinstance(network, DeepNetworkSection)
+        return scaling.make(network.width, network.hidden_layers)
+    return scaling.make(network.width, n_inputs)
+
+
+def _passes_problems(network: Network | DeepNetworkSection, integrate: Integrate) -> list[str]:
+    """Check that the network can be passed over as it was asked for."""
+    deep = isinstance(network, DeepNetworkSection)
+    known, key = DEEP_PASSES if deep else PASSES, f'integrate.passes = "{integrate.passes}"'
+    if integrate.passes not in known:
+        kind = "deep" if deep else "two-layer"
+        return [f"{key}: not for a {kind} network; choose from {', '.join(known)}"]
+    if integrate.passes != "factored":
+        return []
+    if integrate.method in LOW_STORAGE:
+        return [f'{key}: method "{integrate.method}" needs dense rates; set passes = "dense"']
+    if integrate.backend != "cpu":
+        return [f'{key}: is for backend = "cpu"; set passes = "dense"']
+    if isinstance(network, DeepNetworkSection) and network.hidden_layers < 2:
+        return [f'{key}: needs network.hidden_layers of at least 2; set passes = "dense"']
+    return []
+
+
 def _make_samples(section: DataSection) -> Dataset:
-    """Make a data set that a two-layer network can be trained on."""
+    """Make a data set that a network with one output can be trained on."""
     try:
         dataset = section.make()
     except ConfigError as error:
         raise ConfigError(_in_section("data", error.problems)) from None
     if dataset.y.ndim != 1:
         raise ConfigError(
-            f"data.y: has {dataset.y.shape[1]} columns, but a two-layer network has one output; "
+            f"data.y: has {dataset.y.shape[1]} columns, but the network has one output; "
             "give one target for every sample"
         )
     return dataset

@@ -47,6 +47,7 @@ def _numbers(value: Any) -> Any:
     return rows
 
 
+Number = Annotated[float, Field()]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1, le=MAX_INT)]

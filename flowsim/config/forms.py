@@ -10,13 +10,29 @@ from pydantic import ValidationError
 from flowsim.config.data_section import DATA_KINDS
 from flowsim.config.fields import Section
 from flowsim.config.problems import closest, section_problems, show, unknown_choice
-from flowsim.config.scaling_section import Exponents, NamedScheme, StandardDeviations
-from flowsim.config.sections import Integrate, Network, Record
+from flowsim.config.scaling_section import (
+    DeepNamedScheme,
+    Exponents,
+    LayerExponents,
+    LayerNumbers,
+    NamedScheme,
+    StandardDeviations,
+    ThreeLayerExponents,
+)
+from flowsim.config.sections import DeepNetworkSection, Integrate, Network, Record
 from flowsim.errors import ConfigError
 
 SECTIONS: dict[str, tuple[type[Section], ...]] = {
-    "network": (Network,),
-    "scaling": (Exponents, StandardDeviations, NamedScheme),
+    "network": (Network, DeepNetworkSection),
+    "scaling": (
+        Exponents,
+        StandardDeviations,
+        NamedScheme,
+        ThreeLayerExponents,
+        LayerExponents,
+        LayerNumbers,
+        DeepNamedScheme,
+    ),
     "data": tuple(DATA_KINDS.values()),
     "integrate": (Integrate,),
     "record": (Record,),
@@ -25,17 +41,34 @@ SECTIONS: dict[str, tuple[type[Section], ...]] = {
 
 _FROM_FILES = [kind for kind in DATA_KINDS if kind != "arrays"]
 
-_SCALING_FORMS: dict[str, type[Section]] = {
-    "gamma": Exponents,
-    "gamma_prime": Exponents,
-    "alpha": StandardDeviations,
-    "beta1": StandardDeviations,
-    "scheme": NamedScheme,
-    "beta": NamedScheme,
+_SCALING_FORMS: dict[str, dict[str, type[Section]]] = {
+    "two-layer": {
+        "gamma": Exponents,
+        "gamma_prime": Exponents,
+        "alpha": StandardDeviations,
+        "beta1": StandardDeviations,
+        "scheme": NamedScheme,
+        "beta": NamedScheme,
+    },
+    "deep": {
+        "gamma_1": ThreeLayerExponents,
+        "gamma_2": ThreeLayerExponents,
+        "gamma_3": ThreeLayerExponents,
+        "abc_a": LayerExponents,
+        "abc_b": LayerExponents,
+        "abc_c": LayerExponents,
+        "multiplier": LayerNumbers,
+        "init_std": LayerNumbers,
+        "learning_rate": LayerNumbers,
+        "scheme": DeepNamedScheme,
+    },
 }
-"""Keys that tell the form of ``[scaling]``; beta2 is in two of them."""
+"""Keys that tell the form of ``[scaling]``, by kind of network; others are in several forms."""
 
-_SCALING_CHOICE = "(gamma, gamma_prime), (alpha, beta1, beta2) or scheme"
+_SCALING_CHOICE = {
+    "two-layer": "(gamma, gamma_prime), (alpha, beta1, beta2) or scheme",
+    "deep": "gamma_3, (abc_a, abc_b, abc_c), (multiplier, init_std, learning_rate) or scheme",
+}
 
 
 def keys_of(section: str) -> list[str]:
@@ -43,7 +76,9 @@ def keys_of(section: str) -> list[str]:
     return list(dict.fromkeys(key for model in SECTIONS[section] for key in model.model_fields))
 
 
-def check_section(section: str, values: Any, activations: tuple[str, ...]) -> Section:
+def check_section(
+    section: str, values: Any, activations: tuple[str, ...], kind: str = "two-layer"
+) -> Section:
     """Check one section and return its model.
 
     Parameters
@@ -54,6 +89,8 @@ def check_section(section: str, values: Any, activations: tuple[str, ...]) -> Se
         What the file has there.
     activations : tuple of str
         Names of activations that are known beside the built-in ones.
+    kind : str
+        Of the network, ``two-layer`` or ``deep``.
 
     Raises
     ------
@@ -64,7 +101,7 @@ def check_section(section: str, values: Any, activations: tuple[str, ...]) -> Se
         raise ConfigError(
             f"{section} = {show(values)}: must be a table; write [{section}] and its keys below it"
         )
-    model = _choose_model(section, values)
+    model = _choose_model(section, values, kind)
     try:
         return model.model_validate(values, context={"activations": activations})
     except ValidationError as error:
@@ -72,11 +109,13 @@ def check_section(section: str, values: Any, activations: tuple[str, ...]) -> Se
         raise ConfigError(section_problems(section, values, model, error, elsewhere)) from None
 
 
-def _choose_model(section: str, values: Mapping[str, Any]) -> type[Section]:
+def _choose_model(section: str, values: Mapping[str, Any], kind: str) -> type[Section]:
     if section == "data":
         return _data_model(values)
     if section == "scaling":
-        return _scaling_model(values)
+        return _scaling_model(values, kind)
+    if section == "network" and kind == "deep":
+        return DeepNetworkSection
     return SECTIONS[section][0]
 
 
@@ -90,16 +129,18 @@ def _data_model(values: Mapping[str, Any]) -> type[Section]:
     return DATA_KINDS[kind]
 
 
-def _scaling_model(values: Mapping[str, Any]) -> type[Section]:
+def _scaling_model(values: Mapping[str, Any], kind: str) -> type[Section]:
+    forms, choice = _SCALING_FORMS[kind], _SCALING_CHOICE[kind]
     if not values:
-        raise ConfigError(f"scaling: missing; give {_SCALING_CHOICE} in [scaling]")
+        raise ConfigError(f"scaling: missing; give {choice} in [scaling]")
+    known = {key for form in forms.values() for key in form.model_fields}
     first_of: dict[type[Section], str] = {}
     for key in values:
         # A misspelt key tells the form too: its own error then says what was meant.
-        meant = key if key in keys_of("scaling") else closest(key, list(_SCALING_FORMS))
-        if meant in _SCALING_FORMS:
-            first_of.setdefault(_SCALING_FORMS[meant], key)
+        meant = key if key in known else closest(key, list(forms))
+        if meant in forms:
+            first_of.setdefault(forms[meant], key)
     if len(first_of) > 1:
         given = " and ".join(f"{key} = {show(values[key])}" for key in first_of.values())
-        raise ConfigError(f"scaling: has both {given}; keep one of {_SCALING_CHOICE}")
-    return next(iter(first_of), Exponents)
+        raise ConfigError(f"scaling: has both {given}; keep one of {choice}")
+    return next(iter(first_of), next(iter(forms.values())))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from flowsim.config.fields import Count, Name, NonNegative, Positive, Section, Seed, one_of
 from flowsim.config.problems import unknown_choice
-from flowsim.kernels import BACKENDS, PASSES
+from flowsim.deep_scaling import layer_names
+from flowsim.kernels import BACKENDS, DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.steppers import METHOD_NAMES
 
@@ -49,15 +50,14 @@ class Mobility(Section):
         return output
 
 
-class Network(Section):
-    """``[network]``: what the network is."""
+class NetworkSection(Section):
+    """``[network]``: what every network has."""
 
-    kind: Annotated[str, one_of(("two-layer",))] = "two-layer"
+    kind: Annotated[str, one_of(("two-layer", "deep"))] = "two-layer"
     width: Annotated[int, Field(ge=1, le=10**10, examples=[1000])]
     activation: str = "relu"
     antisymmetric: bool = False
     seed: Seed = 0
-    mobility: Mobility = Mobility()
 
     @field_validator("activation")
     @classmethod
@@ -66,6 +66,44 @@ class Network(Section):
         if activation not in names:
             raise ValueError(unknown_choice(activation, names))
         return activation
+
+
+class Network(NetworkSection):
+    """``[network]`` of a two-layer network."""
+
+    mobility: Mobility = Mobility()
+
+
+class DeepNetworkSection(NetworkSection):
+    """``[network]`` of a network with several hidden layers."""
+
+    kind: Literal["deep"]
+    width: Annotated[int, Field(ge=1, le=10**6, examples=[1000])]
+    hidden_layers: Annotated[int, Field(ge=1, le=64)] = 2
+    relative_widths: list[Positive] | None = Field(default=None, examples=[[1.0, 0.5]])
+    biases: bool = False
+    mobility: dict[str, NonNegative] = Field(default_factory=dict)
+
+    @field_validator("relative_widths")
+    @classmethod
+    def _one_a_layer(cls, ratios: list[float] | None, info: ValidationInfo) -> list[float] | None:
+        layers = info.data.get("hidden_layers")
+        if ratios is not None and layers is not None and len(ratios) != layers:
+            raise ValueError(
+                f"has {len(ratios)} entries; give one for each of the {layers} hidden layers"
+            )
+        return ratios
+
+    @field_validator("mobility")
+    @classmethod
+    def _names_layers(cls, factors: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        names = layer_names(info.data.get("hidden_layers", 2))
+        for name in factors:
+            if name not in names:
+                raise ValueError(f"{name}: {unknown_choice(name, names)}")
+        if all(factors.get(name, 1.0) == 0.0 for name in names):
+            raise ValueError("all layers are frozen; give one of them a mobility such as 1.0")
+        return factors
 
 
 class Integrate(Section):
@@ -79,7 +117,7 @@ class Integrate(Section):
     dtype: Annotated[str, one_of(DTYPES)] = "float64"
     backend: Annotated[str, one_of(BACKENDS)] = "cpu"
     threads: int | None = Field(default=None, ge=1, le=4096, examples=[1])
-    passes: Annotated[str, one_of(PASSES)] = "auto"
+    passes: Annotated[str, one_of(tuple(dict.fromkeys((*PASSES, *DEEP_PASSES))))] = "auto"
     rtol: Annotated[Positive, Field(lt=1.0)] = 1e-3
     atol: NonNegative | None = Field(default=None, examples=[1e-6])
     first_step: Positive | None = Field(default=None, examples=[1e-3])

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import numpy as np
 
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu import measures
-from flowsim.kernels.cpu.samples import half_mean_square
-from flowsim.kernels.interface import Array, TwoLayerField
-from flowsim.networks.tangent_kernel import TangentKernel
+from flowsim.kernels.interface import Array, TwoLayerField, TwoLayerKernels
+from flowsim.networks.flow import NetworkFlow
 from flowsim.scaling import Scaling
 
 PARAMETERS = {"output_weights": ("neuron",), "input_weights": ("input", "neuron")}
@@ -52,10 +52,19 @@ class TwoLayerNetwork:
     mobility: Mapping[str, float] = field(default_factory=dict)
     variables: str = "normalised"
 
+    layers: ClassVar[tuple[str, ...]] = ("input", "output")
+    """Groups of weights, from the inputs on."""
+
     @property
     def width(self) -> int:
         """m, neurons of one copy."""
         return self.scaling.width
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The scaling at this width, as files have it among their attributes."""
+        names = ("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2")
+        return {name: getattr(self.scaling, name) for name in names}
 
     @property
     def neurons(self) -> int:
@@ -130,8 +139,8 @@ class TwoLayerNetwork:
         )
 
 
-class TwoLayerFlow:
-    """A two-layer network bound to data and a backend: what steppers and recorders work with.
+class TwoLayerFlow(NetworkFlow):
+    """A two-layer network bound to data and a backend.
 
     Parameters
     ----------
@@ -142,17 +151,14 @@ class TwoLayerFlow:
         Initial state; drawn from the seed if absent.
     backend, dtype, threads, passes
         See `flowsim.kernels.two_layer_kernels`.
-
-    Attributes
-    ----------
-    n_rhs, n_passes : int
-        Residuals with gradient, and sweeps over the neurons, so far.
-    kinked : bool
-        Whether sigma' jumps.
     """
 
-    layers = ("input", "output")
+    network: TwoLayerNetwork
+    field: TwoLayerField
+    kernels: TwoLayerKernels
+    layers = TwoLayerNetwork.layers
     parameter_dims = PARAMETERS
+    _order = slice(None, None, -1)
 
     def __init__(
         self,
@@ -167,160 +173,42 @@ class TwoLayerFlow:
         passes: str = "auto",
     ) -> None:
         self.network = network
-        self.y = np.ascontiguousarray(y, np.float64)
         self.field = network.field_on(x)
-        self.kernels = two_layer_kernels(
+        kernels = two_layer_kernels(
             backend, self.field, network.neurons, np.dtype(dtype), threads, passes
         )
         if initial is None:
             initial = network.initial_values(x.shape[1])
-        self.initial = self.kernels.array(initial)
-        self.backend = backend
-        self.dtype = np.dtype(dtype)
-        self.threads = threads
-        self.passes = passes
-        self.kinked = network.activation.kinked
-        self.n_rhs = 0
-        self.n_passes = 0
-        self._initial_norms = self._squared(self.initial, None)
-
-    @property
-    def n_samples(self) -> int:
-        """n."""
-        return len(self.y)
-
-    # What steppers use: states and slopes are opaque to them.
-
-    def empty(self, n: int | None = None) -> Array:
-        """One state, or a stack of ``n``, uninitialised."""
-        return self.kernels.empty(n)
-
-    def residual(self, theta: Array) -> np.ndarray:
-        """e (n,) at ``theta``."""
-        self.n_passes += 1
-        return self.kernels.outputs(theta) - self.y
-
-    def rate(self, theta: Array, residual: np.ndarray, out: Array) -> None:
-        """Write d theta / dtau into ``out``."""
-        self.n_rhs += 1
-        self.n_passes += 1
-        self.kernels.rate(theta, residual, out)
-
-    def combine(
-        self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array | None
-    ) -> np.ndarray:
-        """Write base + step sum_j weights[j] slopes[j] into ``out``, if given; return e there."""
-        self.n_passes += 1
-        return self.kernels.combine(base, slopes, weights, step, out) - self.y
-
-    def advance(
-        self,
-        theta: Array | None,
-        residual: np.ndarray,
-        base: Array,
-        slopes: Array | None,
-        weights: np.ndarray,
-        step: float,
-        out: Array | None,
-        slope: Array | None = None,
-        here: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Rate at ``theta``, combine, residual: one fused pass.
-
-        The last of ``weights`` is for the rate at ``theta``, which is kept in ``slope`` if given.
-        With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead.
-        Returns e (n,) at the new state, which is kept in ``out`` if given.
-        """
-        self.n_rhs += 1
-        self.n_passes += 1
-        if slopes is None:
-            slopes = self.kernels.empty(0)
-        f = self.kernels.advance(theta, residual, base, slopes, weights, step, out, slope, here)
-        return f - self.y
-
-    def rate_and_errors(
-        self, theta: Array, residual: np.ndarray, slopes: Array, weights: np.ndarray, step: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rate at ``theta`` into the last slope; errors step sum_j weights[., j] slopes[j].
-
-        Returns e at theta minus each error (e, n), and the norms of each layer (e + 1, layers) of
-        the errors and, last, of theta. One pass.
-        """
-        self.n_rhs += 1
-        self.n_passes += 1
-        f, squares = self.kernels.rate_and_errors(theta, residual, slopes, weights, step)
-        return f - self.y, np.sqrt(squares[:, ::-1])
-
-    def advance_registers(
-        self,
-        theta: Array,
-        residual: np.ndarray,
-        memory: Array,
-        base: Array,
-        error: Array,
-        factors: np.ndarray,
-        fresh: bool = False,
-    ) -> np.ndarray:
-        """Stage of a low-storage method, in place: one fused pass.
-
-        See `flowsim.kernels.interface.TwoLayerKernels.advance_registers`. Returns e (n,) at the
-        new ``theta``.
-        """
-        self.n_rhs += 1
-        self.n_passes += 1
-        return (
-            self.kernels.advance_registers(theta, residual, memory, base, error, factors, fresh)
-            - self.y
+        super().__init__(
+            kernels,
+            y,
+            kernels.array(initial),
+            np.array([self.field.input_mobility, self.field.output_mobility]),
+            network.width,
+            network.neurons,
+            kinked=network.activation.kinked,
+            backend=backend,
+            dtype=dtype,
+            threads=threads,
+            passes=passes,
         )
-
-    def tangent_kernel(self, theta: Array) -> TangentKernel:
-        """K at ``theta``; the layers in the order of `layers`."""
-        self.n_passes += 1
-        return self.make_kernel(np.ascontiguousarray(self.kernels.grams(theta)[::-1]))
-
-    def make_kernel(self, grams: np.ndarray) -> TangentKernel:
-        """K from the Gram matrices of its layers, in the order of `layers`."""
-        mobilities = np.array([self.field.input_mobility, self.field.output_mobility])
-        return TangentKernel(grams, mobilities)
-
-    def layer_norms(self, theta: Array) -> np.ndarray:
-        """Norms of the layers' weights (layers,), all copies."""
-        return np.sqrt(self.kernels.squared_norms(theta, None, self.network.neurons)[::-1])
-
-    def combination_norms(self, slopes: Array, weights: np.ndarray, step: float) -> np.ndarray:
-        """Norms of step sum_j weights[j] slopes[j] of each layer (layers,)."""
-        return np.sqrt(self.kernels.squared_combination(slopes, weights * step)[::-1])
-
-    # What recorders use.
-
-    @staticmethod
-    def loss(residual: np.ndarray) -> float:
-        """R = 1/(2n) sum e^2."""
-        return half_mean_square(residual)
-
-    def _squared(self, theta: Array, reference: Array | None) -> np.ndarray:
-        """Squared norms of (input, output, all) on the first copy."""
-        output, input_ = self.kernels.squared_norms(theta, reference, self.network.width)
-        return np.array([input_, output, input_ + output])
-
-    def relative_change(self, theta: Array) -> np.ndarray:
-        """RD of (input, output, all) on the first copy; 0/0 counts as 0.
-
-        ``all`` is taken in the variables of the state, where both layers weigh alike if they are
-        normalised.
-        """
-        change = np.sqrt(self._squared(theta, self.initial))
-        initial = np.sqrt(self._initial_norms)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(change == 0.0, 0.0, change / initial)
-
-    def norms(self, theta: Array) -> np.ndarray:
-        """Norms of (input, output, all) weights on the first copy."""
-        return np.sqrt(self._squared(theta, None))
 
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
         """The parameter arrays of a state by name, as views where the backend allows."""
         return {"output_weights": theta[0], "input_weights": theta[1:]}
+
+    def on(self, x: np.ndarray, y: np.ndarray) -> TwoLayerFlow:
+        """See `NetworkFlow.on`."""
+        return TwoLayerFlow(
+            self.network,
+            x,
+            y,
+            initial=self.initial,
+            backend=self.backend,
+            dtype=self.dtype,
+            threads=self.threads,
+            passes=self.passes,
+        )
 
     def activity(self, theta: Array) -> tuple[int, int]:
         """Neurons that are active on some sample, and dead ones (active on none)."""

@@ -13,16 +13,20 @@ import h5py
 import numpy as np
 
 from flowsim.errors import FileFormatError
-from flowsim.recording.format import LAYERS
+from flowsim.recording.format import layers_of
 
 _TEXTS = (
     *("format", "layout", "status", "stop_reason", "config", "config_hash", "fingerprint"),
     *("versions", "hardware", "backend", "dtype", "created", "convention", "network", "method"),
-    *("activation", "kind", "normalisation", "classes", "target"),
+    *("activation", "kind", "normalisation", "classes", "target", "layers", "widths"),
+    *("exponents", "multipliers", "standard_deviations", "mobilities", "bias_multipliers"),
 )
-_INTEGERS = ("seed", "width", "n_samples", "n_inputs", "positive_class")
-_NUMBERS = ("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2")
-_FLAGS = ("antisymmetric", "bias")
+_INTEGERS = ("seed", "width", "n_samples", "n_inputs", "positive_class", "hidden_layers")
+_NUMBERS = (
+    *("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2"),
+    *("gamma_1", "gamma_2", "gamma_3"),
+)
+_FLAGS = ("antisymmetric", "bias", "biases")
 
 ATTRIBUTES: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(_TEXTS, (str,)),
@@ -39,7 +43,8 @@ _NAMES: dict[tuple[type, ...], str] = {
     (bool, int): "true or false",
 }
 
-_N_LAYERS = len(LAYERS)
+_N_LAYERS = -1
+"""Stands for as many as the file has groups of weights."""
 
 ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
     "observables": {
@@ -50,6 +55,8 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
         "relative_change": ("f", (None, _N_LAYERS)),
         "norm": ("f", (None, _N_LAYERS)),
         "invariant_drift": ("f", (None,)),
+        "balance_drift": ("f", (None,)),
+        "operator_change": ("f", (None, _N_LAYERS)),
         "active_neurons": ("i", (None,)),
         "dead_neurons": ("i", (None,)),
         "dt": ("f", (None,)),
@@ -85,6 +92,7 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
         "residual": ("f", (None,)),
         "relative_change": ("f", (_N_LAYERS,)),
         "sup_relative_change": ("f", (_N_LAYERS,)),
+        "operator_change": ("f", (_N_LAYERS,)),
         "n_steps": ("i", ()),
         "n_rejected": ("i", ()),
         "n_restarts": ("i", ()),
@@ -139,11 +147,13 @@ def check_array(place: str, dataset: h5py.Dataset, group: str, name: str, of_run
         given = "text" if dataset.dtype.kind in "OS" else str(dataset.dtype)
         raise FileFormatError(f"{place} is {given}, not {what}; damaged")
     shape = dataset.shape[1:] if of_runs else dataset.shape
-    fits = len(shape) == len(expected[1]) and all(
-        wanted in (None, size) for wanted, size in zip(expected[1], shape, strict=True)
+    layers = len(layers_of(dataset.file.attrs))
+    axes_wanted = [layers if size == _N_LAYERS else size for size in expected[1]]
+    fits = len(shape) == len(axes_wanted) and all(
+        wanted in (None, size) for wanted, size in zip(axes_wanted, shape, strict=True)
     )
     if not fits:
-        axes = ", ".join("any" if size is None else str(size) for size in expected[1])
+        axes = ", ".join("any" if size is None else str(size) for size in axes_wanted)
         raise FileFormatError(f"{place} has shape {shape}, not ({axes}); damaged")
 
 

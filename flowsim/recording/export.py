@@ -77,7 +77,8 @@ def _csv(run: RunFile, group: str) -> bytes:
         if values.ndim == 1:
             columns[name] = values
         else:
-            labels = run.layers if name in ("relative_change", "norm") else range(flat.shape[1])
+            by_layer = arrays.array(name).dims[1:] == ("layer",)
+            labels = run.layers if by_layer else range(flat.shape[1])
             columns |= {f"{name}_{label}": flat[:, k] for k, label in enumerate(labels)}
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -89,6 +90,11 @@ def _csv(run: RunFile, group: str) -> bytes:
 
 def _h5md(run: RunFile, group: str) -> bytes:
     """H5MD 1.1 (de Buyl, Colberg, Hofling 2014): neurons are particles in input-weight space."""
+    if "layers" in run.attributes:
+        raise FlowsimError(
+            f"{run.path}: the neurons of a deep network are not particles of one space; "
+            "export it to npz or csv"
+        )
     if "time_snapshot" not in run.snapshots:
         raise FlowsimError(f"{run.path}: has no snapshots, which H5MD is made of; record some")
     with h5py.File.in_memory() as file:

@@ -32,6 +32,9 @@ Versions: 1 had no checksums and no ensembles; 2 is the present one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 FORMAT = "flowsim/1"
 FORMAT_VERSION = 2
 
@@ -43,10 +46,33 @@ CONVENTION = (
     "relative_change is |theta(t)-theta(0)|/|theta(0)| of the first copy of the neurons"
 )
 
+DEEP_CONVENTION = (
+    "A_0 = x, A_l = sigma(M_l A_(l-1) W_l + N_l b_l), f = M_(L+1) A_L W_(L+1) + N_(L+1) b_(L+1), "
+    "R = 1/(2n) sum_i e_i^2, d theta_l/dtau = -mobility_l dR/dtheta_l; weights are normalised, of "
+    "unit variance at tau = 0, and multipliers and mobilities those of normalised weights; t = "
+    "alpha tau; with s_l the standard deviation of the original weights of layer l and learning "
+    "rates 1 in all layers, three layers have s_1 s_2 s_3/alpha = m^-gamma_3, s_3/s_2 = "
+    "m^-gamma_1, s_3/s_1 = m^-gamma_2; relative_change is |theta(t)-theta(0)|/|theta(0)| of the "
+    "first copy, Frobenius norms, operator_change the same in operator norms"
+)
+
 STATUSES = ("running", "complete", "failed", "preempted")
 
 LAYERS = ("input", "output", "all")
-"""Groups of weights that relative changes are given for."""
+"""Groups of weights that relative changes are given for, in a two-layer network."""
+
+
+def layers_of(attributes: Mapping[str, Any]) -> tuple[str, ...]:
+    """Groups of weights that a file gives relative changes for.
+
+    Parameters
+    ----------
+    attributes : mapping
+        Of the file; ``layers`` names them, separated by blanks, where they are not `LAYERS`.
+    """
+    named = attributes.get("layers")
+    return LAYERS if named is None else tuple(str(named).split())
+
 
 ESTIMATES = ("error_relative_change", "error_outputs")
 """Arrays of /final that a run has if it was asked for an estimate of its error."""

@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from flowsim.recording.contents import Array, GroupContents, RunContents
-from flowsim.recording.format import LAYERS
+from flowsim.recording.format import layers_of
 
 ROWS_IN_CHUNK = 256
 """Rows of a small array in one chunk."""
@@ -236,7 +236,8 @@ def _name_axes(group: h5py.Group, dataset: h5py.Dataset, dims: tuple[str, ...]) 
         if dim not in home:
             size = dataset.shape[axis]
             if dim == "layer":
-                scale = home.create_dataset(dim, data=list(LAYERS), dtype=h5py.string_dtype())
+                names = list(layers_of(group.file.attrs))
+                scale = home.create_dataset(dim, data=names, dtype=h5py.string_dtype())
                 scale.make_scale(dim)
             else:
                 # netCDF's mark of an axis without coordinate values; takes no space.

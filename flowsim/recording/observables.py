@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,12 @@ class Frame:
         """R = 1/(2n) sum e^2."""
         return self.flow.loss(self.residual)
 
-    @property
+    @cached_property
     def parameters(self) -> dict[str, np.ndarray]:
-        """``output_weights`` (neurons,) and ``input_weights`` (d, neurons), normalised."""
+        """Parameter arrays by name, normalised: ``output_weights``, ``input_weights``, ...
+
+        Where the arrays have to be put together from factors that is done once a frame.
+        """
         return self.flow.parameters(self.theta)
 
 
@@ -79,6 +83,8 @@ class Observable:
         In the file.
     needs : str
         Capability of the flow without which it is left out; empty if none.
+    asked_for : bool
+        Costs more than a pass over the neurons: saved only if it is named.
     """
 
     name: str
@@ -88,6 +94,7 @@ class Observable:
     dims: tuple[str, ...] = ()
     dtype: str = "float64"
     needs: str = ""
+    asked_for: bool = False
 
     def sample(self, frame: Frame) -> np.ndarray:
         """Compute it once, to learn its shape.
@@ -168,6 +175,20 @@ OBSERVABLES: dict[str, Observable] = {
             needs="invariant_drift",
         ),
         Observable(
+            "balance_drift",
+            lambda f: f.flow.balance_drift(f.theta),
+            "largest relative drift between the layers of |theta_l|^2 / mobility_l",
+            needs="balance_drift",
+        ),
+        Observable(
+            "operator_change",
+            lambda f: f.flow.operator_change(f.theta),
+            "RD of each group of weights in operator norm",
+            dims=("layer",),
+            needs="operator_change",
+            asked_for=True,
+        ),
+        Observable(
             "active_neurons",
             lambda f: f.flow.activity(f.theta)[0],
             "neurons with w.x_i > 0 for some sample",
@@ -193,10 +214,11 @@ OBSERVABLES: dict[str, Observable] = {
         Observable("test_loss", _test_loss, "R on the test set", "y^2", needs="test set"),
     )
 }
-"""Observables by name; all that the flow and the data allow are saved unless names are given."""
+"""Observables by name; all that the flow and the data allow are saved unless names are given, but
+for those that wait to be asked for."""
 
 
-def standard_names(flow: Any, test_set: bool) -> list[str]:
+def possible_names(flow: Any, test_set: bool) -> list[str]:
     """Names of the observables that a flow can supply.
 
     Parameters

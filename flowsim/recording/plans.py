@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from flowsim.errors import ConfigError
-from flowsim.recording.observables import OBSERVABLES, Frame, Observable, standard_names
+from flowsim.recording.observables import OBSERVABLES, Frame, Observable, possible_names
 from flowsim.recording.recorder import KernelProbe, SeriesPlan, parameter_observables
 from flowsim.recording.schedules import EverySteps, Linear, Logarithmic, Never, Schedule
 
@@ -55,8 +55,9 @@ def plan_series(
     ConfigError
         With every observable that does not exist or that this run cannot supply.
     """
-    possible = standard_names(flow, test_residual is not None)
-    wanted = list(record.observables.names or possible)
+    possible = possible_names(flow, test_residual is not None)
+    standard = [name for name in possible if not OBSERVABLES[name].asked_for]
+    wanted = list(record.observables.names or standard)
     problems = []
     for key, names in (("observables.names", wanted), ("separate", record.separate)):
         problems += [_unknown(key, name, possible) for name in names if name not in possible]

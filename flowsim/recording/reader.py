@@ -13,7 +13,7 @@ import numpy as np
 from flowsim.errors import FileFormatError
 from flowsim.recording.contents import GroupContents, RunContents
 from flowsim.recording.expected import check_attributes, plain
-from flowsim.recording.format import LAYERS, STATUSES
+from flowsim.recording.format import STATUSES, layers_of
 from flowsim.recording.groups import FileSource, Group, MemorySource, guarded
 from flowsim.recording.integrity import file_size, groups_of
 from flowsim.recording.lock import holder
@@ -192,7 +192,7 @@ class RunFile:
     @property
     def layers(self) -> tuple[str, ...]:
         """Groups of weights that relative changes are given for."""
-        return LAYERS
+        return layers_of(self.attributes)
 
     @property
     def time(self) -> np.ndarray:

@@ -12,3 +12,6 @@ METHOD_NAMES = (
     "gradient-descent",
 )
 """Every value of ``integrate.method``; kept apart so that checking a file compiles nothing."""
+
+LOW_STORAGE = ("rdpk35",)
+"""Methods whose registers are states, so that they need rates that are states."""

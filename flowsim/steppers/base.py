@@ -53,7 +53,16 @@ class Flow(Protocol):
         """n."""
 
     def empty(self, n: int | None = None) -> State:
-        """One state, or a stack of n, uninitialised."""
+        """One state, or a stack of n slopes, uninitialised."""
+
+    def settle(self, theta: State) -> None:
+        """Get ready for a step from theta: the states of the step before may become void."""
+
+    def pack(self, rate: State) -> np.ndarray | None:
+        """What to remember of a rate that cannot be had again to the same bits; None if it can."""
+
+    def unpack(self, packed: np.ndarray, theta: State, rate: State) -> None:
+        """Make ``rate`` what was packed, the rate at theta."""
 
     def residual(self, theta: State) -> np.ndarray:
         """e (n,), one pass."""

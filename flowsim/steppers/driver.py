@@ -269,6 +269,7 @@ class _Loop:
     def _attempt(self, limit: float) -> Attempt:
         try:
             self.interruption.begin()
+            self.flow.settle(self.point.theta)
             return self.stepper.attempt(self.flow, self.point, limit)
         finally:
             self.interruption.end()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -88,10 +89,23 @@ class EmbeddedPair(ErrorControlled):
         return EmbeddedPair(self.tableau, 0.1 * self.rtol, 0.1 * self.atol, self.first)
 
     def _allocate(self, flow: Flow, point: Point) -> None:
+        self._flow = flow
         self._slopes = flow.empty(self._n_slopes)
         self._work = flow.empty()
         flow.rate(point.theta, point.residual, self._slopes[0])
         self._moved = False
+
+    def memory(self) -> dict[str, Any]:
+        known = self._slopes[self.tableau.stages - 1 if self._moved else 0]
+        packed = self._flow.pack(known)
+        return super().memory() | ({} if packed is None else {"rate": packed})
+
+    def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
+        rest = dict(memory)
+        packed = rest.pop("rate", None)
+        super().resume(flow, point, rest)
+        if packed is not None:
+            flow.unpack(packed, point.theta, self._slopes[0])
 
     def _first_step(self, flow: Flow, point: Point) -> float:
         return first_step(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flowsim.analysis.collect import Source, has_bias
+from flowsim.analysis.collect import Source, has_bias, is_deep
 from flowsim.analysis.figures.style import Row, new_figure, one_run, styled
 from flowsim.errors import ConfigError, FileFormatError
 
@@ -85,6 +85,11 @@ def read_features(run: RunFile, *, max_neurons: int = MAX_NEURONS) -> dict[str, 
 
     Runs without snapshots have no "initial", runs that were killed end with their last snapshot.
     """
+    if is_deep(run):
+        raise ConfigError(
+            f"{run.path}: a neuron of a deep network has no output weight of its own; give a "
+            "two-layer run"
+        )
     angle = is_angle(run)
     states: dict[str, tuple[Any, Any]] = {}
     names = ("output_weights", "input_weights")

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flowsim.analysis.collect import Source, flatten, nothing_read, read_runs, varying_keys
+from flowsim.analysis.collect import (
+    Source,
+    flatten,
+    is_deep,
+    nothing_read,
+    read_runs,
+    varying_keys,
+)
 from flowsim.analysis.figures.style import (
     Row,
     colours,
@@ -75,7 +82,8 @@ def read_loss(name: str, run: RunFile) -> LossCurve:
         loss=np.asarray(series["loss"], dtype=np.float64),
         alpha=float(run.attributes["alpha"]),
         kappa=float(run.attributes["kappa"]),
-        gamma=float(run.attributes["gamma"]),
+        # A deep network's is the exponent of the same number, the size of f at t = 0.
+        gamma=float(run.attributes["gamma"] if not is_deep(run) else -_log_kappa(run)),
         settings=flatten(run.config),
     )
 
@@ -168,6 +176,12 @@ def _labels(curves: Sequence[LossCurve]) -> list[str]:
 def _pen(curves: Sequence[LossCurve]) -> dict[str, Any]:
     many = len(curves) > 12
     return {"linewidth": 0.6 if many else 1.3, "alpha": 0.7 if many else 1.0}
+
+
+def _log_kappa(run: RunFile) -> float:
+    """Return log kappa / log m; 0 at m = 1."""
+    width = int(run.attributes["width"])
+    return float(np.log(run.attributes["kappa"]) / np.log(width)) if width > 1 else 0.0
 
 
 def _colour_by_gamma(figure: Figure, axes: Axes, curves: Sequence[LossCurve], time: str) -> None:

@@ -8,18 +8,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from flowsim.analysis.classification import VERDICTS, Classification, Point
+from flowsim.analysis.classification import (
+    VERDICTS,
+    Classification,
+    Point,
+)
 from flowsim.analysis.collect import Source
 from flowsim.analysis.figures.labels import place_label
 from flowsim.analysis.figures.style import (
-    GAMMA_PRIME,
-    SYMBOLS,
     Row,
     check_layer,
+    key_symbol,
+    layer_symbol,
     new_figure,
     styled,
     warn_skipped,
 )
+from flowsim.analysis.figures.theory import boundary_of, near, schemes_of
 from flowsim.analysis.zero_line import ZeroPoint, zero_line
 from flowsim.errors import ConfigError
 
@@ -32,26 +37,6 @@ Array = npt.NDArray[np.float64]
 # Red and blue of equal weight around white: the sign of S survives every common colour blindness.
 COLOUR_MAP = "RdBu_r"
 MARKERS = {"linear": "v", "critical": "D", "condensed": "^", "undetermined": "X"}
-SCHEME_NAMES = {
-    "lecun": "LeCun",
-    "he": "He",
-    "xavier": "Xavier",
-    "ntk": "NTK",
-    "mean-field": "mean field",
-}
-
-
-def boundary(layer: str, low: float, high: float) -> Array:
-    """Return the predicted boundary between linear and condensed, shape (corners, 2).
-
-    Columns are gamma and gamma_prime; gamma_prime runs from ``low`` to ``high``. For the input
-    weights: gamma = 1 up to gamma_prime = 0, then gamma_prime = gamma - 1; for the output weights
-    the mirror image; all weights together: gamma = 1 (DESIGN section 3).
-    """
-    inner = [0.0] if low < 0.0 < high else []
-    heights = np.array([low, *inner, high], dtype=np.float64)
-    sign = {"input": 1.0, "output": -1.0, "all": 0.0}[layer]
-    return np.column_stack([1.0 + np.maximum(sign * heights, 0.0), heights])
 
 
 def phase_rows(
@@ -63,6 +48,7 @@ def phase_rows(
 ) -> list[Row]:
     """Return one row for every plotted symbol: kind "point", "zero" or "scheme"."""
     points, zeros = _select(classification, layer, where)
+    first, second = points[0].axes
     rows: list[Row] = []
     for point in points:
         verdict = point.layers[layer]
@@ -70,8 +56,8 @@ def phase_rows(
         rows.append(
             {
                 "kind": "point",
-                "gamma": point.gamma,
-                "gamma_prime": point.gamma_prime,
+                point.axes[0]: point.gamma,
+                point.axes[1]: point.gamma_prime,
                 "layer": layer,
                 "slope": verdict.slope,
                 "ci_low": low,
@@ -82,13 +68,13 @@ def phase_rows(
             }
         )
     rows += [
-        {"kind": "zero", "gamma": z.gamma, "gamma_prime": z.gamma_prime, "layer": layer}
+        {"kind": "zero", z.axes[0]: z.gamma, z.axes[1]: z.gamma_prime, "layer": layer}
         for z in zeros
     ]
     if schemes:
         rows += [
-            {"kind": "scheme", "gamma": at[0], "gamma_prime": at[1], "name": ", ".join(names)}
-            for at, names in _schemes().items()
+            {"kind": "scheme", first: at[0], second: at[1], "name": ", ".join(names)}
+            for at, names in schemes_of(points[0].axes).items()
         ]
     return rows
 
@@ -110,8 +96,8 @@ def make_phase_figure(
     ----------
     classification : Classification
         From `flowsim.analysis.classify`.
-    layer : {"input", "output", "all"}
-        Group of weights.
+    layer : str
+        input, output, all; for deep networks also hidden_2, hidden_2_frobenius, ...
     schemes : bool
         Mark the named schemes that lie near the measured points.
     where : str, optional
@@ -126,14 +112,14 @@ def make_phase_figure(
     gamma = np.array([point.gamma for point in points])
     prime = np.array([point.gamma_prime for point in points])
     slope = np.array([_slope(point, layer) for point in points])
-    named = _near(_schemes(), gamma, prime) if schemes else {}
+    named = near(schemes_of(points[0].axes), gamma, prime) if schemes else {}
     figure, axes = new_figure(4.9, 3.9)
     span, extend = _span(slope)
     look: dict[str, Any] = {"cmap": COLOUR_MAP, "vmin": -span, "vmax": span}
     _limits(axes, gamma, prime, list(named))
     coloured = _map(axes, gamma, prime, slope, look)
     _symbols(axes, points, layer, look)
-    _theory(axes, layer)
+    _theory(axes, points, layer)
     if zeros:
         axes.plot(
             [zero.gamma for zero in zeros],
@@ -145,14 +131,16 @@ def make_phase_figure(
             markeredgewidth=0.6,
             zorder=6,
         )
-    axes.set(xlabel=r"$\gamma$", ylabel=GAMMA_PRIME)
+    across, up = (key_symbol(f"scaling.{name}") for name in points[0].axes)
+    axes.set(xlabel=across, ylabel=up)
     bar = figure.colorbar(coloured, ax=axes, pad=0.02, aspect=24, extend=extend)
-    bar.set_label(rf"$S_{{{SYMBOLS[layer]}}}$")
+    bar.set_label(rf"$S_{{{layer_symbol(layer)}}}$")
     _legend(axes, points, layer, bool(zeros), bool(named))
     # The labels seek free places, so they come when everything else has its own.
     figure.draw_without_rendering()
     marks = [(z.gamma, z.gamma_prime) for z in zeros]
-    _draw_schemes(axes, named, np.array([*zip(gamma, prime, strict=True), *marks]), layer)
+    line = boundary_of(points, layer, *axes.get_ylim())
+    _draw_schemes(axes, named, np.array([*zip(gamma, prime, strict=True), *marks]), line)
     return figure
 
 
@@ -209,13 +197,19 @@ def _select(
                 f"where = {where!r}: selects no point; "
                 + (f"choose from {', '.join(known)}" if known else "leave it out, nothing varies")
             )
+    check_layer(layer, points)
     if not points:
         raise ConfigError("path: no readable run in it; give a sweep folder")
+    if any(np.isnan(p.gamma) for p in points) or len({p.axes for p in points}) > 1:
+        raise ConfigError(
+            "path: holds networks that have no place on one map; give two-layer networks, or "
+            "networks of three layers (hidden_layers = 2)"
+        )
     if len({(p.gamma, p.gamma_prime) for p in points}) < len(points):
         keys = sorted({f"{k}={v}" for p in points for k, v in p.other.items()})
         raise ConfigError(
-            "path: holds several points at one (gamma, gamma_prime); choose with where = one of "
-            + (", ".join(keys) or "the settings in which they differ")
+            f"path: holds several points at one ({', '.join(points[0].axes)}); choose with "
+            "where = one of " + (", ".join(keys) or "the settings in which they differ")
         )
     usable = [p for p in points if not p.not_converged and p.layers[layer].slope is not None]
     zeros = zero_line(
@@ -223,36 +217,13 @@ def _select(
         [p.gamma_prime for p in usable],
         [_slope(p, layer) for p in usable],
         layer=layer,
+        axes=points[0].axes,
     )
     return points, list(zeros)
 
 
 def _same(value: Any, text: str) -> bool:
     return text in (str(value), json.dumps(value, default=str))
-
-
-def _schemes() -> dict[tuple[float, float], list[str]]:
-    """Return the names of the schemes at every position of the map."""
-    from flowsim.scaling import SCHEMES
-
-    named: dict[tuple[float, float], list[str]] = {}
-    for name, scheme in SCHEMES.items():
-        if scheme.position is not None:
-            named.setdefault(scheme.position, []).append(SCHEME_NAMES.get(name, name))
-    return named
-
-
-def _near(
-    schemes: dict[tuple[float, float], list[str]], gamma: Array, prime: Array
-) -> dict[tuple[float, float], list[str]]:
-    """Keep the schemes that do not squeeze the measured region into a corner."""
-    reach = [max(0.5 * np.ptp(values), 0.15) for values in (gamma, prime)]
-    return {
-        (g, p): names
-        for (g, p), names in schemes.items()
-        if gamma.min() - reach[0] <= g <= gamma.max() + reach[0]
-        and prime.min() - reach[1] <= p <= prime.max() + reach[1]
-    }
 
 
 def _edges(values: Array) -> Array:
@@ -321,19 +292,18 @@ def _symbols(axes: Axes, points: list[Point], layer: str, look: dict[str, Any]) 
             )
 
 
-def _theory(axes: Axes, layer: str) -> None:
-    line = boundary(layer, *axes.get_ylim())
+def _theory(axes: Axes, points: list[Point], layer: str) -> None:
+    line = boundary_of(points, layer, *axes.get_ylim())
     axes.plot(*line.T, color="white", linewidth=2.8, zorder=3.4, scalex=False, scaley=False)
     axes.plot(*line.T, color="black", linewidth=1.4, zorder=3.5, scalex=False, scaley=False)
 
 
 def _draw_schemes(
-    axes: Axes, named: dict[tuple[float, float], list[str]], marks: Array, layer: str
+    axes: Axes, named: dict[tuple[float, float], list[str]], marks: Array, line: Array
 ) -> None:
     from matplotlib.patheffects import withStroke
 
     taken: list[Array] = []
-    line = boundary(layer, *axes.get_ylim())
     for position, names in named.items():
         axes.plot(
             *position,
@@ -370,7 +340,7 @@ def _legend(axes: Axes, points: list[Point], layer: str, zeros: bool, schemes: b
     ]
     handles.append(Line2D([], [], color="black", linewidth=1.6, label="theory"))
     if zeros:
-        label = rf"$S_{{{SYMBOLS[layer]}}} = 0$"
+        label = rf"$S_{{{layer_symbol(layer)}}} = 0$"
         handles.append(
             Line2D([], [], marker="*", color="#FFD320", markersize=8.5, label=label, **edge)
         )

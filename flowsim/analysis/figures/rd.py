@@ -9,11 +9,11 @@ import numpy as np
 from flowsim.analysis.classification import Classification, Point
 from flowsim.analysis.collect import Source
 from flowsim.analysis.figures.style import (
-    SYMBOLS,
     Row,
     check_layer,
     colours,
     key_label,
+    layer_symbol,
     new_figure,
     number,
     signed,
@@ -42,7 +42,7 @@ def rd_rows(classification: Classification, *, layer: str = "input") -> list[Row
     that reached their end, its standard deviation between seeds, RD of the fitted line, and the
     line's slope with its interval.
     """
-    check_layer(layer)
+    check_layer(layer, classification.points)
     rows: list[Row] = []
     for point in classification.points:
         verdict = point.layers[layer]
@@ -50,8 +50,8 @@ def rd_rows(classification: Classification, *, layer: str = "input") -> list[Row
         for k, width in enumerate(point.widths):
             rows.append(
                 {
-                    "gamma": point.gamma,
-                    "gamma_prime": point.gamma_prime,
+                    point.axes[0]: point.gamma,
+                    point.axes[1]: point.gamma_prime,
                     **point.other,
                     "layer": layer,
                     "width": width,
@@ -86,7 +86,7 @@ def make_rd_figure(classification: Classification, *, layer: str = "input") -> F
     ConfigError
         Unknown layer, or no run reached its end.
     """
-    check_layer(layer)
+    check_layer(layer, classification.points)
     points = [
         point
         for point in classification.points
@@ -101,7 +101,7 @@ def make_rd_figure(classification: Classification, *, layer: str = "input") -> F
     for point in points:
         _curve(axes, point, layer, palette[point.gamma], kinds.index(_kind(point)))
     axes.set(xscale="log", yscale="log", xlabel="$m$")
-    axes.set_ylabel(rf"$\mathrm{{RD}}({SYMBOLS[layer]})$")
+    axes.set_ylabel(rf"$\mathrm{{RD}}({layer_symbol(layer)})$")
     _legend(figure, points, layer, palette, kinds)
     _decades(axes)
     return figure
@@ -169,33 +169,33 @@ def _legend(
         return Line2D([], [], color=colour, marker=symbol, linestyle=line, label=label, **size)
 
     size: dict[str, Any] = {"markersize": 4.0, "linewidth": 1.1}
+    axes = points[0].axes
     with_prime = len({point.gamma_prime for point in points}) > 1
     if len(points) <= _MOST_LABELS:
         handles = []
         for point in sorted(points, key=lambda p: (-p.gamma, p.gamma_prime)):
-            label = ", ".join(
-                [key_label("scaling.gamma", point.gamma), *_kind_label(_kind(point), with_prime)]
-            )
+            first = key_label(f"scaling.{point.axes[0]}", point.gamma)
+            label = ", ".join([first, *_kind_label(_kind(point), with_prime, point.axes)])
             slope = point.layers[layer].slope
             if slope is not None:
-                label += f", $S_{{{SYMBOLS[layer]}}}$ = {signed(slope)}"
+                label += f", $S_{{{layer_symbol(layer)}}}$ = {signed(slope)}"
             handles.append(entry(palette[point.gamma], kinds.index(_kind(point)), label))
     else:
         handles = [
-            entry(palette[gamma], None, key_label("scaling.gamma", gamma))
+            entry(palette[gamma], None, key_label(f"scaling.{axes[0]}", gamma))
             for gamma in sorted(palette, reverse=True)
         ]
         if len(kinds) > 1:
             handles += [
-                entry("0.35", k, ", ".join(_kind_label(kind, with_prime)))
+                entry("0.35", k, ", ".join(_kind_label(kind, with_prime, axes)))
                 for k, kind in enumerate(kinds)
             ]
     figure.set_figheight(max(2.8, 0.17 * len(handles) + 0.4))
     figure.legend(handles=handles, loc="outside right center")
 
 
-def _kind_label(kind: Kind, with_prime: bool) -> list[str]:
-    prime = [key_label("scaling.gamma_prime", kind[0])] if with_prime else []
+def _kind_label(kind: Kind, with_prime: bool, axes: tuple[str, str]) -> list[str]:
+    prime = [key_label(f"scaling.{axes[1]}", kind[0])] if with_prime else []
     return prime + [key_label(key, value) for key, value in kind[1]]
 
 

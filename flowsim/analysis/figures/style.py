@@ -7,6 +7,7 @@ import csv
 import functools
 import io
 import os
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from flowsim.analysis.classification import Point
     from flowsim.recording.reader import RunFile
 
 P = ParamSpec("P")
@@ -49,12 +51,16 @@ RC: Any = {
     "svg.hashsalt": "flowsim figure",
     "axes.unicode_minus": True,
 }
+_HIDDEN = re.compile(r"hidden_(\d+)(_frobenius)?")
 SYMBOLS = {"input": "w", "output": "a", "all": r"\theta"}
 # The prime of STIX is already raised; as a superscript it would float above its letter.
 GAMMA_PRIME = r"$\gamma\prime$"
 KEY_SYMBOLS = {
     "scaling.gamma": r"$\gamma$",
     "scaling.gamma_prime": GAMMA_PRIME,
+    "scaling.gamma_1": r"$\gamma_1$",
+    "scaling.gamma_2": r"$\gamma_2$",
+    "scaling.gamma_3": r"$\gamma_3$",
     "network.width": "$m$",
     "network.seed": "seed",
 }
@@ -98,13 +104,30 @@ def colours(count: int) -> list[tuple[float, float, float, float]]:
     return [palette(0.86 * k / max(count - 1, 1)) for k in range(count)]
 
 
-def check_layer(layer: str) -> str:
-    """Return ``layer``, or raise ConfigError when it names no group of weights."""
-    if layer not in SYMBOLS:
+def check_layer(layer: str, points: Sequence[Point] = ()) -> str:
+    """Return ``layer``, or raise ConfigError when it names no group of weights.
+
+    Parameters
+    ----------
+    layer : str
+    points : sequence of Point
+        That are to have it; without points any name is good that some network might have.
+    """
+    known = list(dict.fromkeys(name for point in points for name in point.layers)) or [*SYMBOLS]
+    missing = any(layer not in point.layers for point in points)
+    if missing or not (layer in SYMBOLS or _HIDDEN.fullmatch(layer)):
         raise ConfigError(
-            f"layer = {layer!r}: no such group of weights; choose from {', '.join(SYMBOLS)}"
+            f"layer = {layer!r}: no such group of weights; choose from {', '.join(known)}"
         )
     return layer
+
+
+def layer_symbol(layer: str) -> str:
+    """Symbol of a layer's weights, for formulas."""
+    hidden = _HIDDEN.fullmatch(layer)
+    if hidden is None:
+        return SYMBOLS[layer]
+    return f"W_{{{hidden[1]}{', F' if hidden[2] else ''}}}"
 
 
 def number(value: float) -> str:
@@ -123,10 +146,15 @@ def signed(value: float) -> str:
     return "0.00" if float(shown) == 0.0 else shown.replace("-", "\N{MINUS SIGN}")
 
 
+def key_symbol(key: str) -> str:
+    """Return the symbol of a dotted configuration key, or its last part."""
+    return KEY_SYMBOLS.get(key, key.rsplit(".", 1)[-1])
+
+
 def key_label(key: str, value: Any) -> str:
     """Return "symbol = value" for a dotted configuration key."""
     shown = number(value) if isinstance(value, float) else str(value)
-    return f"{KEY_SYMBOLS.get(key, key.rsplit('.', 1)[-1])} = {shown}"
+    return f"{key_symbol(key)} = {shown}"
 
 
 @contextlib.contextmanager

@@ -1,0 +1,269 @@
+"""A network bound to its data and a backend: what steppers and recorders work with.
+
+All that is said here holds for networks of any depth. What a network adds is its vector field, the
+kernels that pass over it, and the names of its layers.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from flowsim.kernels.activations import Activation
+from flowsim.kernels.cpu.samples import half_mean_square
+from flowsim.kernels.interface import Array, FlowKernels
+from flowsim.networks.tangent_kernel import TangentKernel
+
+
+class Network(Protocol):
+    """What is asked of a network, of any kind, before it is bound to data."""
+
+    @property
+    def width(self) -> int:
+        """m."""
+
+    @property
+    def activation(self) -> Activation:
+        """sigma."""
+
+    @property
+    def seed(self) -> int:
+        """Of the initial values."""
+
+    @property
+    def antisymmetric(self) -> bool:
+        """Whether there is a second copy with the opposite output weights."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Groups of weights, from the inputs on."""
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """The scaling at this width, as files have it among their attributes."""
+
+    def state_bytes(self, n_inputs: int, dtype: str | np.dtype) -> int:
+        """Bytes of one copy of the state."""
+
+
+class NetworkFlow:
+    """The flow of a network on its data, on one backend.
+
+    Parameters
+    ----------
+    kernels : FlowKernels
+        Bound to the network's vector field.
+    y : (n,) array
+        Targets.
+    initial : state
+        In the kernels' layout.
+    mobilities : (layers,) array
+        Of the layers, in the order of `layers`.
+    one, whole : int
+        What the kernels call the first copy of the network, and all copies.
+    kinked : bool
+        Whether sigma' jumps.
+    backend, dtype, threads, passes
+        How the kernels were made.
+
+    Attributes
+    ----------
+    layers : tuple of str
+        Groups of weights that steppers look at one by one.
+    parameter_dims : dict of str to tuple of str
+        Parameter arrays with the names of their axes, as in files.
+    n_rhs, n_passes : int
+        Residuals with gradient, and sweeps over the neurons, so far.
+    """
+
+    network: Network
+    field: Any
+    layers: tuple[str, ...]
+    parameter_dims: dict[str, tuple[str, ...]]
+    _order: ClassVar[slice] = slice(None)
+    """From the kernels' order of the layers to that of `layers`."""
+
+    def __init__(
+        self,
+        kernels: FlowKernels,
+        y: np.ndarray,
+        initial: Array,
+        mobilities: np.ndarray,
+        one: int,
+        whole: int,
+        *,
+        kinked: bool,
+        backend: str,
+        dtype: str | np.dtype,
+        threads: int,
+        passes: str,
+    ) -> None:
+        self.kernels = kernels
+        self.y = np.ascontiguousarray(y, np.float64)
+        self.initial = initial
+        self.kinked = kinked
+        self.backend, self.dtype, self.threads, self.passes = (
+            backend, np.dtype(dtype), threads, passes
+        )  # fmt: skip
+        self.n_rhs = 0
+        self.n_passes = 0
+        self._mobilities = mobilities
+        self._one, self._whole = one, whole
+        self._initial_norms = self._squared(self.initial, None)
+
+    @property
+    def n_samples(self) -> int:
+        """n."""
+        return len(self.y)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Groups of weights that relative changes are given for: the layers, and all of them."""
+        return (*self.layers, "all")
+
+    # What steppers use: states and slopes are opaque to them.
+
+    def empty(self, n: int | None = None) -> Array:
+        """One state, or a stack of ``n``, uninitialised."""
+        return self.kernels.empty(n)
+
+    def residual(self, theta: Array) -> np.ndarray:
+        """e (n,) at ``theta``."""
+        self.n_passes += 1
+        return self.kernels.outputs(theta) - self.y
+
+    def rate(self, theta: Array, residual: np.ndarray, out: Array) -> None:
+        """Write d theta / dtau into ``out``."""
+        self.n_rhs += 1
+        self.n_passes += 1
+        self.kernels.rate(theta, residual, out)
+
+    def combine(
+        self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array | None
+    ) -> np.ndarray:
+        """Write base + step sum_j weights[j] slopes[j] into ``out``, if given; return e there."""
+        self.n_passes += 1
+        return self.kernels.combine(base, slopes, weights, step, out) - self.y
+
+    def advance(
+        self,
+        theta: Array | None,
+        residual: np.ndarray,
+        base: Array,
+        slopes: Array | None,
+        weights: np.ndarray,
+        step: float,
+        out: Array | None,
+        slope: Array | None = None,
+        here: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Rate at ``theta``, combine, residual: one fused pass.
+
+        The last of ``weights`` is for the rate at ``theta``, which is kept in ``slope`` if given.
+        With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead.
+        Returns e (n,) at the new state, which is kept in ``out`` if given.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        if slopes is None:
+            slopes = self.kernels.empty(0)
+        f = self.kernels.advance(theta, residual, base, slopes, weights, step, out, slope, here)
+        return f - self.y
+
+    def rate_and_errors(
+        self, theta: Array, residual: np.ndarray, slopes: Array, weights: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rate at ``theta`` into the last slope; errors step sum_j weights[., j] slopes[j].
+
+        Returns e at theta minus each error (e, n), and the norms of each layer (e + 1, layers) of
+        the errors and, last, of theta. One pass.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        f, squares = self.kernels.rate_and_errors(theta, residual, slopes, weights, step)
+        return f - self.y, np.sqrt(squares[:, self._order])
+
+    def advance_registers(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        memory: Array,
+        base: Array,
+        error: Array,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        """Stage of a low-storage method, in place: one fused pass.
+
+        See `flowsim.kernels.interface.FlowKernels.advance_registers`. Returns e (n,) at the new
+        ``theta``.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        return (
+            self.kernels.advance_registers(theta, residual, memory, base, error, factors, fresh)
+            - self.y
+        )
+
+    def tangent_kernel(self, theta: Array) -> TangentKernel:
+        """K at ``theta``; the layers in the order of `layers`."""
+        self.n_passes += 1
+        return self.make_kernel(np.ascontiguousarray(self.kernels.grams(theta)[self._order]))
+
+    def make_kernel(self, grams: np.ndarray) -> TangentKernel:
+        """K from the Gram matrices of its layers, in the order of `layers`."""
+        return TangentKernel(grams, self._mobilities)
+
+    def layer_norms(self, theta: Array) -> np.ndarray:
+        """Norms of the layers' weights (layers,), all copies."""
+        return np.sqrt(self.kernels.squared_norms(theta, None, self._whole)[self._order])
+
+    def combination_norms(self, slopes: Array, weights: np.ndarray, step: float) -> np.ndarray:
+        """Norms of step sum_j weights[j] slopes[j] of each layer (layers,)."""
+        return np.sqrt(self.kernels.squared_combination(slopes, weights * step)[self._order])
+
+    def settle(self, theta: Array) -> None:
+        """Get ready for a step from ``theta``: the states of the step before may become void."""
+
+    def pack(self, rate: Array) -> np.ndarray | None:
+        """What to remember of a rate that cannot be had again to the same bits; None if it can."""
+        return None
+
+    def unpack(self, packed: np.ndarray, theta: Array, rate: Array) -> None:
+        """Make ``rate`` what was packed, the rate at ``theta``."""
+
+    # What recorders use.
+
+    @staticmethod
+    def loss(residual: np.ndarray) -> float:
+        """R = 1/(2n) sum e^2."""
+        return half_mean_square(residual)
+
+    def _squared(self, theta: Array, reference: Array | None) -> np.ndarray:
+        """Squared norms of the `groups` on the first copy."""
+        squares = self.kernels.squared_norms(theta, reference, self._one)[self._order]
+        return np.append(squares, np.sum(squares))
+
+    def relative_change(self, theta: Array) -> np.ndarray:
+        """RD of the `groups` on the first copy; 0/0 counts as 0.
+
+        ``all`` is taken in the variables of the state, where all weights weigh alike if they are
+        normalised.
+        """
+        change = np.sqrt(self._squared(theta, self.initial))
+        initial = np.sqrt(self._initial_norms)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(change == 0.0, 0.0, change / initial)
+
+    def norms(self, theta: Array) -> np.ndarray:
+        """Norms of the `groups` of weights on the first copy."""
+        return np.sqrt(self._squared(theta, None))
+
+    def parameters(self, theta: Array) -> dict[str, np.ndarray]:
+        """The parameter arrays of a state by name, as views where the backend allows."""
+        raise NotImplementedError  # pragma: no cover - every network has its own
+
+    def on(self, x: np.ndarray, y: np.ndarray) -> NetworkFlow:
+        """The same network, in the same state layout, on other data x (k, d), y (k,)."""
+        raise NotImplementedError  # pragma: no cover - every network has its own

@@ -1,0 +1,201 @@
+"""Deep networks on the CPU with all rates written out: the way where n is comparable with m."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowsim.kernels.interface import DeepField, DeepLayout
+
+from . import flat, layers
+from .layers import Pass
+from .threads import one_blas_thread
+
+
+class RowWeights:
+    """Weights that lie in one row of a state (see `flowsim.kernels.interface.DeepLayout`)."""
+
+    def __init__(self, layout: DeepLayout, row: np.ndarray, threads: int) -> None:
+        self._layout, self._row, self._threads = layout, row, threads
+
+    def times(self, layer: int, signal: np.ndarray, out: np.ndarray) -> None:
+        layers.times(signal, self._layout.weights(self._row, layer), out, self._threads)
+
+    def pull(self, layer: int, back: np.ndarray, out: np.ndarray) -> None:
+        layers.pull(back, self._layout.weights(self._row, layer), out, self._threads)
+
+    def bias(self, layer: int) -> np.ndarray | None:
+        return self._layout.bias(self._row, layer)
+
+
+class DeepCpuKernels:
+    """`flowsim.kernels.interface.FlowKernels` of a deep network: BLAS, and loops around it.
+
+    A state is an array (copies, parameters). What a pass has computed at a state is kept with a
+    checksum of the state: a rate where the outputs have just been computed goes backward only.
+
+    Parameters
+    ----------
+    field : DeepField
+    dtype : numpy.dtype
+        float64 or float32, also of the arithmetic but for f, e and norms.
+    threads : int
+    """
+
+    def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
+        self.field = field
+        self.layout = field.layout
+        self.dtype = np.dtype(dtype)
+        self.n_samples = len(field.x)
+        self.threads = threads
+        self._passes = [Pass(field, self.dtype, threads) for _ in range(field.copies)]
+        self._seen: np.ndarray | None = None
+        self._f = np.empty(self.n_samples)
+        self._spare: np.ndarray | None = None
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        return np.array(values, dtype=self.dtype, order="C")
+
+    def empty(self, n: int | None = None) -> np.ndarray:
+        shape = (self.field.copies, self.layout.length)
+        return np.empty(shape if n is None else (n, *shape), self.dtype)
+
+    def weights(self, theta: np.ndarray, copy: int, layer: int) -> np.ndarray:
+        """Weights (fan_in, fan_out) of a layer, read only."""
+        return self.layout.weights(theta[copy], layer)
+
+    def _scratch(self) -> np.ndarray:
+        """A state for what is wanted nowhere; made when it is first needed."""
+        if self._spare is None:
+            self._spare = self.empty()
+        return self._spare
+
+    def _forward(self, theta: np.ndarray) -> np.ndarray:
+        seen = flat.checksums(theta, self.threads)
+        if self._seen is None or not np.array_equal(seen, self._seen):
+            with one_blas_thread():
+                parts = [
+                    pass_.forward(RowWeights(self.layout, row, self.threads))
+                    for pass_, row in zip(self._passes, theta, strict=True)
+                ]
+            self._f = np.sum(parts, axis=0)
+            self._seen = seen
+        return self._f.copy()
+
+    def outputs(self, theta: np.ndarray) -> np.ndarray:
+        return self._forward(theta)
+
+    def _backward(self, theta: np.ndarray) -> None:
+        self._forward(theta)
+        for pass_, row in zip(self._passes, theta, strict=True):
+            pass_.backward(RowWeights(self.layout, row, self.threads))
+
+    def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
+        field, layout = self.field, self.layout
+        with one_blas_thread():
+            self._backward(theta)
+            for pass_, target in zip(self._passes, out, strict=True):
+                for layer, mobility in enumerate(field.mobilities):
+                    pulled = pass_.pulled(layer, residual)
+                    bias = layout.bias(target, layer)
+                    if bias is not None:
+                        assert field.bias_multipliers is not None
+                        factor = mobility * field.bias_multipliers[layer]
+                        bias[...] = factor * np.add.reduce(pulled, axis=0)
+                    pulled *= self.dtype.type(mobility * field.multipliers[layer])
+                    weights = layout.weights(target, layer)
+                    layers.outer(pass_.signals[layer], pulled, weights, self.threads)
+
+    def combine(
+        self,
+        base: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+        out: np.ndarray | None,
+    ) -> np.ndarray:
+        out = self._scratch() if out is None else out
+        flat.combine(base, slopes, step * weights, None, out, self.threads)
+        return self._forward(out)
+
+    def advance(
+        self,
+        theta: np.ndarray | None,
+        residual: np.ndarray,
+        base: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+        out: np.ndarray | None,
+        slope: np.ndarray | None = None,
+        here: np.ndarray | None = None,
+    ) -> np.ndarray:
+        if here is not None:
+            theta = self._scratch()
+            flat.combine(base, slopes, step * here, None, theta, self.threads)
+        assert theta is not None
+        # Without a place of its own the velocity is written where the new state is going to be.
+        free = out is not None and out is not theta and out is not base
+        velocity = slope if slope is not None else (out if free else self.empty())
+        assert velocity is not None
+        self.rate(theta, residual, velocity)
+        out = self._scratch() if out is None else out
+        flat.combine(base, slopes, step * weights, velocity, out, self.threads)
+        return self._forward(out)
+
+    def rate_and_errors(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.rate(theta, residual, slopes[-1])
+        f = np.array([self.combine(theta, slopes, -row, step, None) for row in weights])
+        squares = [self.squared_combination(slopes, step * row) for row in weights]
+        return f, np.array([*squares, self.squared_norms(theta, None, self.field.copies)])
+
+    def advance_registers(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        memory: np.ndarray,
+        base: np.ndarray,
+        error: np.ndarray,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        velocity = self._scratch()
+        self.rate(theta, residual, velocity)
+        flat.move_registers(velocity, theta, memory, base, error, factors, fresh, self.threads)
+        return self._forward(theta)
+
+    def squared_norms(
+        self, theta: np.ndarray, reference: np.ndarray | None, first: int
+    ) -> np.ndarray:
+        totals = np.zeros(len(self.field.multipliers))
+        for copy in range(first):
+            for layer in range(len(totals)):
+                part = slice(*self.layout.bounds[layer : layer + 2])
+                other = None if reference is None else reference[copy, part]
+                totals[layer] += flat.sum_of_squares(theta[copy, part], other, self.threads)
+        return totals
+
+    def squared_combination(self, slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        rows = slopes[: len(weights)].reshape(len(weights), -1)
+        totals = np.zeros(len(self.field.multipliers))
+        for copy in range(self.field.copies):
+            for layer in range(len(totals)):
+                begin, end = (
+                    copy * self.layout.length + bound
+                    for bound in self.layout.bounds[layer : layer + 2]
+                )
+                totals[layer] += flat.sum_of_combined_squares(
+                    rows, weights, begin, end, self.threads
+                )
+        return totals
+
+    def grams(self, theta: np.ndarray) -> np.ndarray:
+        with one_blas_thread():
+            self._backward(theta)
+            return np.sum([pass_.grams() for pass_ in self._passes], axis=0)

@@ -1,0 +1,178 @@
+"""Forward and backward through the layers of a deep network, whatever its weights are kept as.
+
+A matrix product is cut into blocks of rows or columns of the weights, each one BLAS call of one
+thread: no rounding depends on the number of threads. For few samples the weights are only read,
+and BLAS, which copies them first, loses to a plain loop (`thin`).
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numba
+import numpy as np
+
+from flowsim.kernels.interface import DeepField
+
+from .activations import call_both, compile_activation
+from .thin import COLUMNS, ROWS, THIN, thin_pull, thin_times
+from .threads import run_blocks
+
+BLOCK = 256
+"""Rows or columns of a matrix that one thread works on at a time. Part of the results."""
+
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+class Weights(Protocol):
+    """The weights of one copy of the network."""
+
+    def times(self, layer: int, signal: np.ndarray, out: np.ndarray) -> None:
+        """signal (n, fan_in) W into ``out`` (n, fan_out)."""
+
+    def pull(self, layer: int, back: np.ndarray, out: np.ndarray) -> None:
+        """back (n, fan_out) W^T into ``out`` (n, fan_in)."""
+
+    def bias(self, layer: int) -> np.ndarray | None:
+        """Biases (fan_out,)."""
+
+
+def times(signal: np.ndarray, weights: np.ndarray, out: np.ndarray, threads: int) -> None:
+    """signal (n, p) weights (p, q) into ``out`` (n, q), all C-contiguous."""
+    n, (rows, columns) = len(signal), weights.shape
+    function, block = (thin_times, COLUMNS) if n <= THIN else (_times, BLOCK)
+    run_blocks(
+        function, -(-columns // block), threads, float(n * rows * block), signal, weights, out
+    )
+
+
+def _times(first: int, last: int, signal: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    for block in range(first, last):
+        columns = slice(block * BLOCK, (block + 1) * BLOCK)
+        np.matmul(signal, weights[:, columns], out=out[:, columns])
+
+
+def pull(back: np.ndarray, weights: np.ndarray, out: np.ndarray, threads: int) -> None:
+    """back (n, q) weights^T (q, p) into ``out`` (n, p), all C-contiguous."""
+    n, (rows, columns) = len(back), weights.shape
+    function, block = (thin_pull, ROWS) if n <= THIN else (_pull, BLOCK)
+    run_blocks(function, -(-rows // block), threads, float(n * columns * block), back, weights, out)
+
+
+def _pull(first: int, last: int, back: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    for block in range(first, last):
+        rows = slice(block * BLOCK, (block + 1) * BLOCK)
+        np.matmul(back, weights[rows].T, out=out[:, rows])
+
+
+def outer(signal: np.ndarray, back: np.ndarray, out: np.ndarray, threads: int) -> None:
+    """signal^T (p, n) back (n, q) into ``out`` (p, q)."""
+    n, rows = signal.shape
+    run_blocks(
+        _outer, -(-rows // BLOCK), threads, float(n * BLOCK * back.shape[1]), signal, back, out
+    )
+
+
+def _outer(first: int, last: int, signal: np.ndarray, back: np.ndarray, out: np.ndarray) -> None:
+    for block in range(first, last):
+        rows = slice(block * BLOCK, (block + 1) * BLOCK)
+        np.matmul(signal[:, rows].T, back, out=out[rows])
+
+
+@compiled
+def _activate(first, last, both, z, multiplier, bias, use_bias, bias_multiplier, s, ds):
+    size = z.shape[1]
+    for i in range(first, last):
+        row = z[i]
+        for k in range(size):
+            row[k] *= multiplier
+        if use_bias:
+            for k in range(size):
+                row[k] += bias_multiplier * bias[k]
+        call_both(both, row, s[i], ds[i], size, row.dtype.type(1.0))
+
+
+class Pass:
+    """What one copy of the network computes on its samples; its arrays are made once.
+
+    Attributes
+    ----------
+    signals : list of (n, m_l) arrays
+        A_0, ..., A_L of the last `forward`.
+    slopes : list of (n, m_l) arrays
+        sigma'(z_1), ..., sigma'(z_L).
+    back : list of (n, m_l) arrays
+        df/dz_1, ..., df/dz_L of the last `backward`; that of the output is 1.
+    """
+
+    def __init__(self, field: DeepField, dtype: np.dtype, threads: int) -> None:
+        self.field, self.dtype, self.threads = field, dtype, threads
+        n = len(field.x)
+        self._both = compile_activation(field.activation, dtype).both
+        self._multipliers = field.multipliers.astype(dtype)
+        biases = field.bias_multipliers
+        self._bias_multipliers = None if biases is None else biases.astype(dtype)
+        self._nothing = np.zeros(1, dtype)
+        self.signals = [np.ascontiguousarray(field.x, dtype)]
+        self.signals += [np.empty((n, width), dtype) for width in field.widths]
+        self.slopes = [np.empty((n, width), dtype) for width in field.widths]
+        self.back = [np.empty((n, width), dtype) for width in field.widths]
+        self._z = [np.empty((n, width), dtype) for width in field.widths]
+        self._output = np.empty((n, 1), dtype)
+        self._one = np.ones((n, 1), dtype)
+
+    def forward(self, weights: Weights) -> np.ndarray:
+        """f (n,) in float64 at these weights; keeps `signals` and `slopes`."""
+        n, last = len(self.field.x), len(self.field.widths)
+        for layer in range(last):
+            z = self._z[layer]
+            weights.times(layer, self.signals[layer], z)
+            bias = weights.bias(layer)
+            factor = self.dtype.type(0.0)
+            if bias is not None:
+                assert self._bias_multipliers is not None
+                factor = self._bias_multipliers[layer]
+            run_blocks(
+                _activate, n, self.threads, 16.0 * z.shape[1], self._both, z,
+                self._multipliers[layer], self._nothing if bias is None else bias,
+                bias is not None, factor, self.signals[layer + 1], self.slopes[layer],
+            )  # fmt: skip
+        weights.times(last, self.signals[last], self._output)
+        f = float(self.field.multipliers[last]) * self._output[:, 0].astype(np.float64)
+        bias = weights.bias(last)
+        if bias is not None:
+            assert self.field.bias_multipliers is not None
+            f += float(self.field.bias_multipliers[last]) * float(bias[0])
+        return f
+
+    def backward(self, weights: Weights) -> None:
+        """Fill `back`, after a `forward` at the same weights."""
+        signal = self._one
+        for layer in range(len(self.field.widths), 0, -1):
+            out = self.back[layer - 1]
+            weights.pull(layer, signal, out)
+            out *= self._multipliers[layer]
+            out *= self.slopes[layer - 1]
+            signal = out
+
+    def pulled(self, layer: int, residual: np.ndarray) -> np.ndarray:
+        """-(1/n) e_i df_i/dz of a layer (n, fan_out), a new array; for the output layer (n, 1)."""
+        pull_ = (residual * (-1.0 / len(residual))).astype(self.dtype)[:, None]
+        if layer == len(self.field.widths):
+            return pull_
+        return pull_ * self.back[layer]
+
+    def grams(self) -> np.ndarray:
+        """Gram matrices (layers, n, n) of this copy, after `backward`."""
+        field = self.field
+        grams = np.empty((len(field.multipliers), len(field.x), len(field.x)))
+        for layer in range(len(grams)):
+            signal = self.signals[layer].astype(np.float64)
+            inner = field.multipliers[layer] ** 2 * (signal @ signal.T)
+            if field.bias_multipliers is not None and layer > 0:
+                inner += field.bias_multipliers[layer] ** 2
+            if layer < len(field.widths):
+                back = self.back[layer].astype(np.float64)
+                inner *= back @ back.T
+            grams[layer] = inner
+        return grams

@@ -1,0 +1,181 @@
+"""Deep networks in plain NumPy: the oracle that every other backend is tested against.
+
+Written to be read beside the equations of `flowsim.kernels.interface.DeepField`, not to be fast.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowsim.kernels.interface import DeepField
+
+
+class DeepReferenceKernels:
+    """`flowsim.kernels.interface.FlowKernels` of a deep network in NumPy.
+
+    Parameters
+    ----------
+    field : DeepField
+    dtype : numpy.dtype
+        Of the state; all arithmetic is float64.
+    threads : int
+        Ignored.
+    """
+
+    def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
+        self.field = field
+        self.layout = field.layout
+        self.dtype = np.dtype(dtype)
+        self.n_samples = len(field.x)
+        self._layers = len(field.multipliers)
+
+    def array(self, values: np.ndarray) -> np.ndarray:
+        return np.array(values, dtype=self.dtype, order="C")
+
+    def empty(self, n: int | None = None) -> np.ndarray:
+        shape = (self.field.copies, self.layout.length)
+        return np.empty(shape if n is None else (n, *shape), self.dtype)
+
+    def weights(self, theta: np.ndarray, copy: int, layer: int) -> np.ndarray:
+        """Weights (fan_in, fan_out) of a layer, read only."""
+        return self.layout.weights(theta[copy], layer)
+
+    def _forward(self, row: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """A_0, ..., A_L and the output (n, 1); sigma'(z_1), ..., sigma'(z_L)."""
+        field, activation = self.field, self.field.activation
+        signals, derivatives = [field.x], []
+        for layer in range(self._layers):
+            z = field.multipliers[layer] * (signals[-1] @ self.layout.weights(row, layer))
+            bias = self.layout.bias(row, layer)
+            if bias is not None:
+                assert field.bias_multipliers is not None
+                z = z + field.bias_multipliers[layer] * bias
+            if layer < self._layers - 1:
+                derivatives.append(np.asarray(activation.derivative(z), np.float64))
+                z = np.asarray(activation.value(z), np.float64)
+            signals.append(z)
+        return signals, derivatives
+
+    def _backward(self, row: np.ndarray, derivatives: list[np.ndarray]) -> list[np.ndarray]:
+        """Derivatives of f by z_1, ..., z_(L+1), each (n, m_l)."""
+        back = [np.ones((self.n_samples, 1))]
+        for layer in range(self._layers - 1, 0, -1):
+            weights = self.layout.weights(row, layer)
+            pulled = self.field.multipliers[layer] * (back[0] @ weights.T)
+            back.insert(0, pulled * derivatives[layer - 1])
+        return back
+
+    def outputs(self, theta: np.ndarray) -> np.ndarray:
+        rows = np.asarray(theta, np.float64)
+        return np.sum([self._forward(row)[0][-1][:, 0] for row in rows], axis=0)
+
+    def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
+        field = self.field
+        pull = -residual[:, None] / self.n_samples
+        for row, target in zip(np.asarray(theta, np.float64), out, strict=True):
+            signals, derivatives = self._forward(row)
+            for layer, back in enumerate(self._backward(row, derivatives)):
+                mobility = field.mobilities[layer]
+                rate = mobility * field.multipliers[layer] * (signals[layer].T @ (pull * back))
+                self.layout.weights(target, layer)[...] = rate
+                bias = self.layout.bias(target, layer)
+                if bias is not None:
+                    assert field.bias_multipliers is not None
+                    bias[...] = mobility * field.bias_multipliers[layer] * (pull * back).sum(axis=0)
+
+    def combine(
+        self,
+        base: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+        out: np.ndarray | None,
+    ) -> np.ndarray:
+        used = np.asarray(slopes[: len(weights)], np.float64)
+        new = np.asarray(base + step * np.einsum("j,jcp->cp", weights, used), self.dtype)
+        if out is not None:
+            out[...] = new
+        return self.outputs(new)
+
+    def advance(
+        self,
+        theta: np.ndarray | None,
+        residual: np.ndarray,
+        base: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+        out: np.ndarray | None,
+        slope: np.ndarray | None = None,
+        here: np.ndarray | None = None,
+    ) -> np.ndarray:
+        if here is not None:
+            theta = np.empty_like(base)
+            self.combine(base, slopes, here, step, theta)
+        assert theta is not None
+        velocity = np.empty_like(theta) if slope is None else slope
+        self.rate(theta, residual, velocity)
+        used = np.concatenate([slopes[: len(weights) - 1], velocity[None]])
+        return self.combine(base, used, weights, step, out)
+
+    def rate_and_errors(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.rate(theta, residual, slopes[-1])
+        f = np.array([self.combine(theta, slopes, -row, step, None) for row in weights])
+        squares = [self.squared_combination(slopes, step * row) for row in weights]
+        return f, np.array([*squares, self.squared_norms(theta, None, self.field.copies)])
+
+    def advance_registers(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        memory: np.ndarray,
+        base: np.ndarray,
+        error: np.ndarray,
+        factors: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        delta, gamma1, gamma2, beta, error_weight = factors
+        velocity = np.empty_like(theta)
+        self.rate(theta, residual, velocity)
+        difference = np.asarray(theta, np.float64) - base
+        memory[...] = delta * difference + (0.0 if fresh else memory)
+        error[...] = error + error_weight * velocity
+        theta[...] = base + (gamma1 * difference + gamma2 * memory + beta * velocity)
+        return self.outputs(theta)
+
+    def _squares(self, values: np.ndarray) -> np.ndarray:
+        """Sums of squares of each layer of an array (copies, parameters)."""
+        bounds = self.layout.bounds
+        return np.array(
+            [np.sum(values[:, first:last] ** 2) for first, last in zip(bounds, bounds[1:])]  # noqa: B905
+        )
+
+    def squared_norms(
+        self, theta: np.ndarray, reference: np.ndarray | None, first: int
+    ) -> np.ndarray:
+        difference = np.asarray(theta[:first], np.float64)
+        return self._squares(difference if reference is None else difference - reference[:first])
+
+    def squared_combination(self, slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        used = np.asarray(slopes[: len(weights)], np.float64)
+        return self._squares(np.einsum("j,jcp->cp", weights, used))
+
+    def grams(self, theta: np.ndarray) -> np.ndarray:
+        """(B_l B_l^T) * (A_(l-1) A_(l-1)^T), entry by entry, summed over the copies."""
+        field, n = self.field, self.n_samples
+        grams = np.zeros((self._layers, n, n))
+        for row in np.asarray(theta, np.float64):
+            signals, derivatives = self._forward(row)
+            for layer, back in enumerate(self._backward(row, derivatives)):
+                inner = field.multipliers[layer] ** 2 * (signals[layer] @ signals[layer].T)
+                if field.bias_multipliers is not None and layer > 0:
+                    inner = inner + field.bias_multipliers[layer] ** 2
+                grams[layer] += (back @ back.T) * inner
+        return grams
