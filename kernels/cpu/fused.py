@@ -37,10 +37,17 @@ from .lanes import (
     total_of_lanes,
     velocity,
 )
+from .prefetch import prefetch_rows, prefetch_slope, prefetch_target
 
 BLOCK = 512
 """Neurons in a block: with few inputs its state stays in the first-level cache. Part of the
 results: bits depend on it."""
+
+AHEAD = 32 * LANE_BYTES
+"""Bytes of each row that are asked for before their turn."""
+
+CACHED = 1 << 20
+"""Bytes of a state up to which asking would only cost time: it is in a cache already."""
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 _INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -100,15 +107,31 @@ def move(
     state : (1 + d, block) array
         Where the new state goes in any case, for its outputs.
     """
-    width = LANE_BYTES // theta.itemsize
+    width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
+    far = base.size * base.itemsize > CACHED or theta.size * theta.itemsize > CACHED
     for column in range(start, start + count, width):
-        if use_combine:
-            increment = combined(slopes, n_slopes, weights, column, like)
-        else:
-            increment = no_rows(theta, like)
+        increment = no_rows(theta, like)
+        known = no_rows(theta, like)
+        coming = column + ahead
+        if far:
+            if use_combine or use_here:
+                prefetch_rows(base, coming, like)
+            else:
+                prefetch_rows(theta, coming, like)
+            if use_slope:
+                prefetch_target(slope, coming, like)
+            if use_out:
+                prefetch_target(out, coming, like)
+            for j in range(n_slopes):
+                prefetch_slope(slopes, j, coming, like)
+        for j in range(n_slopes):
+            one = load_slope(slopes, j, column, like)
+            if weights[j] != 0.0:
+                increment = add_scaled(increment, weights[j], one)
+            if use_here and here[j] != 0.0:
+                known = add_scaled(known, here[j], one)
         if use_rate:
             if use_here:
-                known = combined(slopes, n_slopes, here, column, like)
                 rows = add_rows(load_rows(base, column, like), known)
             else:
                 rows = load_rows(theta, column, like)
@@ -256,8 +279,12 @@ def move_rest(
 @internal
 def measure_errors(start, count, to, like, theta, slopes, n_slopes, weights, state, squares, row):
     """Errors sum_j weights[j] slopes[j]: their squares, and theta minus them into ``state``."""
-    width = LANE_BYTES // theta.itemsize
+    width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
+    far = theta.size * theta.itemsize > CACHED
     for column in range(start, start + count, width):
+        if row == 0 and far:
+            for j in range(n_slopes - 1):
+                prefetch_slope(slopes, j, column + ahead, like)
         error = combined(slopes, n_slopes, weights, column, like)
         add_squares(squares, row, error)
         rows = load_rows(theta, column, like)
