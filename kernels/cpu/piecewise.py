@@ -26,6 +26,7 @@ class FusedPasses(Passes):
         self._factors = -np.array([field.output_mobility, field.input_mobility], dtype)
         self._width = self.n_samples + (self.n_inputs if self._leaky else 0)
         self._partial = np.empty((self.n_blocks, self._width))
+        self._sums = np.empty(self._width)
         self._nothing = np.empty(0, dtype)
         self._no_outputs = np.empty(0)
         self._no_pull = np.zeros((self.n_samples + 1, self.n_inputs), dtype)
@@ -41,9 +42,8 @@ class FusedPasses(Passes):
 
     def _outputs(self, partial: np.ndarray) -> np.ndarray:
         """f / kappa (n,) from the blocks' sums (blocks, n or n + d)."""
-        sums, f = np.empty(self._width), np.empty(self.n_samples)
-        samples.add_blocks(partial, sums)
-        samples.outputs_of_sums(sums, self.field.x, self._leak, self._leaky, f)
+        f = np.empty(self.n_samples)
+        samples.outputs_of_blocks(partial, self._sums, self.field.x, self._leak, self._leaky, f)
         return f
 
     def _stack(self, slopes: np.ndarray | None) -> tuple[np.ndarray, int]:
