@@ -111,16 +111,14 @@ def move(
         slope of a step is the first of the next, and would else have to be copied.
     """
     width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
-    far = base.size * base.itemsize > CACHED or theta.size * theta.itemsize > CACHED
+    # A rate alone reads and writes so few rows that asking for them makes it slower.
+    far = use_combine and base.size * base.itemsize > CACHED
     for column in range(start, start + count, width):
         increment = no_rows(theta, like)
         known = no_rows(theta, like)
         coming = column + ahead
         if far:
-            if use_combine or use_here:
-                prefetch_rows(base, coming, like)
-            else:
-                prefetch_rows(theta, coming, like)
+            prefetch_rows(base, coming, like)
             if use_slope:
                 prefetch_target(slope, coming, like)
             if use_out:
