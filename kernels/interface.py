@@ -52,6 +52,8 @@ class TwoLayerKernels(Protocol):
 
     n_samples: int
     dtype: np.dtype
+    turns: bool
+    """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
 
     def array(self, values: np.ndarray) -> Array:
         """Copy a state (1 + d, neurons) to the backend in its dtype."""

@@ -149,6 +149,8 @@ class TwoLayerFlow:
         Residuals with gradient, and sweeps over the neurons, so far.
     kinked : bool
         Whether sigma' jumps.
+    turns : bool
+        See `flowsim.kernels.interface.TwoLayerKernels`.
     """
 
     layers = ("input", "output")
@@ -180,6 +182,7 @@ class TwoLayerFlow:
         self.threads = threads
         self.passes = passes
         self.kinked = network.activation.kinked
+        self.turns = self.kernels.turns
         self.n_rhs = 0
         self.n_passes = 0
         self._initial_norms = self._squared(self.initial, None)
