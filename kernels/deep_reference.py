@@ -22,6 +22,8 @@ class DeepReferenceKernels:
         Ignored.
     """
 
+    turns = False
+
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
         self.field = field
         self.layout = field.layout

@@ -136,6 +136,8 @@ class FlowKernels(Protocol):
 
     n_samples: int
     dtype: np.dtype
+    turns: bool
+    """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
 
     def array(self, values: np.ndarray) -> Array:
         """Copy a state to the backend in its dtype."""

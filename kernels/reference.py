@@ -23,6 +23,8 @@ class ReferenceKernels:
         Ignored.
     """
 
+    turns = True
+
     def __init__(
         self,
         field: TwoLayerField,

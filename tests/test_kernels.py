@@ -381,3 +381,25 @@ def test_a_users_own_activation_compiles_and_agrees():
     x = np.random.default_rng(0).normal(size=(3, 2))
     field = TwoLayerField(x, own, 1.0, 0.5, 1.0, 1.0)
     compare(field, 300, "float64")
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_slopes_kept_backwards_give_the_same_bits(dtype):
+    field = make_field(4, 3)
+    for neurons in (BLOCK + 7, 3 * fused_module.CACHED // 32):  # the large one asks ahead
+        cpu = two_layer_kernels("cpu", field, neurons, dtype)
+        assert cpu.turns
+        theta, e = cpu.array(state(field, neurons)), np.linspace(-1.0, 1.0, 4)
+        forwards = cpu.empty(3)
+        for j, slope in enumerate(forwards):
+            cpu.rate(theta, (1.0 + j) * e, slope)
+        backwards = forwards[::-1].copy()[::-1]
+        here, weights, errors = np.array([0.5, 0.2]), np.array([0.1, 0.2, 0.7]), np.ones((2, 3))
+        seen = set()
+        for slopes in (forwards, backwards):
+            out, slope = cpu.empty(), cpu.empty()
+            parts = [cpu.combine(theta, slopes, weights, 0.1, out), out]
+            parts.append(cpu.advance(None, e, theta, slopes[:2], weights, 0.1, None, slope, here))
+            parts += [slope, *cpu.rate_and_errors(theta, e, slopes, errors, 0.1), slopes[2]]
+            seen.add(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
+        assert len(seen) == 1

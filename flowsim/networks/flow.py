@@ -75,6 +75,8 @@ class NetworkFlow:
         Parameter arrays with the names of their axes, as in files.
     n_rhs, n_passes : int
         Residuals with gradient, and sweeps over the neurons, so far.
+    turns : bool
+        See `flowsim.kernels.interface.FlowKernels`.
     """
 
     network: Network
@@ -103,6 +105,7 @@ class NetworkFlow:
         self.y = np.ascontiguousarray(y, np.float64)
         self.initial = initial
         self.kinked = kinked
+        self.turns = kernels.turns
         self.backend, self.dtype, self.threads, self.passes = (
             backend, np.dtype(dtype), threads, passes
         )  # fmt: skip

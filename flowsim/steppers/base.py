@@ -47,6 +47,8 @@ class Flow(Protocol):
     n_passes: int
     kinked: bool
     initial: State
+    turns: bool
+    """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
 
     @property
     def n_samples(self) -> int:

@@ -115,7 +115,11 @@ class EmbeddedPair(ErrorControlled):
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         if self._moved:
             # The rate at the new state is that of the step just taken.
-            self._slopes[0][...] = self._slopes[self.tableau.stages - 1]
+            last = self.tableau.stages - 1
+            if flow.turns and last == self._n_slopes - 1:
+                self._slopes = self._slopes[::-1]
+            else:
+                self._slopes[0][...] = self._slopes[last]
         attempt = super().attempt(flow, point, limit)
         self._moved = attempt.point is not None
         return attempt

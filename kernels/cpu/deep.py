@@ -41,6 +41,8 @@ class DeepCpuKernels:
     threads : int
     """
 
+    turns = False
+
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
         self.field = field
         self.layout = field.layout

@@ -32,6 +32,8 @@ class FactoredKernels:
     threads : int
     """
 
+    turns = False
+
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
         self.field = field
         self.dtype = np.dtype(dtype)

@@ -37,10 +37,17 @@ from .lanes import (
     total_of_lanes,
     velocity,
 )
+from .prefetch import prefetch_rows, prefetch_slope, prefetch_target
 
 BLOCK = 512
 """Neurons in a block: with few inputs its state stays in the first-level cache. Part of the
 results: bits depend on it."""
+
+AHEAD = 32 * LANE_BYTES
+"""Bytes of each row that are asked for before their turn."""
+
+CACHED = 1 << 20
+"""Bytes of a state up to which asking would only cost time: it is in a cache already."""
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 _INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -51,12 +58,12 @@ inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=Tr
 
 
 @inlined
-def combined(slopes, n_slopes, weights, column, like):
+def combined(slopes, n_slopes, turn, weights, column, like):
     """sum_j weights[j] slopes[j] of the neurons from ``column`` on."""
     total = no_rows(slopes, like)
     for j in range(n_slopes):
         if weights[j] != 0.0:
-            total = add_scaled(total, weights[j], load_slope(slopes, j, column, like))
+            total = add_scaled(total, weights[j], load_slope(slopes, abs(turn - j), column, like))
     return total
 
 
@@ -72,7 +79,7 @@ def pulled(x, pull, like, rows):
 @internal
 def move(
     start, count, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
-    slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
+    slope, out, state, use_here, use_rate, use_slope, use_combine, use_out, turn,
 ):  # fmt: skip
     """Velocities and new states of the ``count`` neurons from ``start`` on.
 
@@ -99,16 +106,33 @@ def move(
         Where the new state goes with ``use_out``; it may be ``theta``.
     state : (1 + d, block) array
         Where the new state goes in any case, for its outputs.
+    turn : int
+        The slopes are kept in the order j, or for a ``turn`` in the order turn - j: the last
+        slope of a step is the first of the next, and would else have to be copied.
     """
-    width = LANE_BYTES // theta.itemsize
+    width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
+    # A rate alone reads and writes so few rows that asking for them makes it slower.
+    far = use_combine and base.size * base.itemsize > CACHED
     for column in range(start, start + count, width):
-        if use_combine:
-            increment = combined(slopes, n_slopes, weights, column, like)
-        else:
-            increment = no_rows(theta, like)
+        increment = no_rows(theta, like)
+        known = no_rows(theta, like)
+        coming = column + ahead
+        if far:
+            prefetch_rows(base, coming, like)
+            if use_slope:
+                prefetch_target(slope, coming, like)
+            if use_out:
+                prefetch_target(out, coming, like)
+            for j in range(n_slopes):
+                prefetch_slope(slopes, abs(turn - j), coming, like)
+        for j in range(n_slopes):
+            one = load_slope(slopes, abs(turn - j), column, like)
+            if weights[j] != 0.0:
+                increment = add_scaled(increment, weights[j], one)
+            if use_here and here[j] != 0.0:
+                known = add_scaled(known, here[j], one)
         if use_rate:
             if use_here:
-                known = combined(slopes, n_slopes, here, column, like)
                 rows = add_rows(load_rows(base, column, like), known)
             else:
                 rows = load_rows(theta, column, like)
@@ -166,7 +190,7 @@ def copy_columns(source, first, target, to, count):
 def sweep(
     first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
     slope, out, leaky, partial,
-    use_here, use_rate, use_slope, use_combine, use_out, use_outputs,
+    use_here, use_rate, use_slope, use_combine, use_out, use_outputs, turn,
 ):  # fmt: skip
     """Sweep over the blocks ``first`` to ``last`` (exclusive); parameters as of `move`.
 
@@ -179,7 +203,7 @@ def sweep(
     sweep_blocks(
         first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
         slope, out, leaky, partial, state, sums,
-        use_here, use_rate, use_slope, use_combine, use_out, use_outputs,
+        use_here, use_rate, use_slope, use_combine, use_out, use_outputs, turn,
     )  # fmt: skip
 
 
@@ -187,7 +211,7 @@ def sweep(
 def sweep_blocks(
     first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
     slope, out, leaky, partial, state, sums,
-    use_here, use_rate, use_slope, use_combine, use_out, use_outputs,
+    use_here, use_rate, use_slope, use_combine, use_out, use_outputs, turn=0,
 ):  # fmt: skip
     """`sweep` with the buffers ``state`` (1 + d, block) and ``sums`` (of vectors) given."""
     neurons = max(theta.shape[1], base.shape[1])
@@ -200,12 +224,13 @@ def sweep_blocks(
             move(
                 start, whole, 0, x, pull, like, factors, theta, base, slopes, n_slopes, here,
                 weights, slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
+                turn,
             )  # fmt: skip
         if whole < size:
             move_rest(
                 start + whole, size - whole, whole, x, pull, like, factors, theta, base,
                 slopes, n_slopes, here, weights, slope, out, state,
-                use_here, use_rate, use_slope, use_combine, use_out,
+                use_here, use_rate, use_slope, use_combine, use_out, turn,
             )  # fmt: skip
         if use_outputs:
             sums[:] = 0.0
@@ -222,7 +247,7 @@ def sweep_blocks(
 @internal
 def move_rest(
     start, size, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
-    slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
+    slope, out, state, use_here, use_rate, use_slope, use_combine, use_out, turn,
 ):  # fmt: skip
     """`move` for fewer neurons than a pair of vectors: zeros, which add nothing, fill it up.
 
@@ -238,12 +263,12 @@ def move_rest(
     if use_combine or use_here:
         copy_columns(base, start, here_base, 0, size)
         for j in range(n_slopes):
-            copy_columns(slopes[j], start, here_slopes[j], 0, size)
+            copy_columns(slopes[abs(turn - j)], start, here_slopes[j], 0, size)
     if use_rate or use_combine:
         move(
             0, count, to, x, pull, like, factors, here_theta, here_base, here_slopes, n_slopes,
             here, weights, moving, moving, state,
-            use_here, use_rate, use_slope, use_combine, False,
+            use_here, use_rate, use_slope, use_combine, False, 0,
         )  # fmt: skip
     if use_slope:
         copy_columns(moving, 0, slope, start, size)
@@ -254,11 +279,17 @@ def move_rest(
 
 
 @internal
-def measure_errors(start, count, to, like, theta, slopes, n_slopes, weights, state, squares, row):
+def measure_errors(
+    start, count, to, like, theta, slopes, n_slopes, turn, weights, state, squares, row
+):
     """Errors sum_j weights[j] slopes[j]: their squares, and theta minus them into ``state``."""
-    width = LANE_BYTES // theta.itemsize
+    width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
+    far = theta.size * theta.itemsize > CACHED
     for column in range(start, start + count, width):
-        error = combined(slopes, n_slopes, weights, column, like)
+        if row == 0 and far:
+            for j in range(n_slopes - 1):
+                prefetch_slope(slopes, abs(turn - j), column + ahead, like)
+        error = combined(slopes, n_slopes, turn, weights, column, like)
         add_squares(squares, row, error)
         rows = load_rows(theta, column, like)
         if row == 0:
@@ -269,7 +300,7 @@ def measure_errors(start, count, to, like, theta, slopes, n_slopes, weights, sta
 @compiled
 def error_sweep(
     first, last, x, pull, like, factors, theta, slopes, n_slopes, weights, leaky, partial,
-    partial_squares,
+    partial_squares, turn,
 ):  # fmt: skip
     """Rate at ``theta`` into the last slope, then the errors of embedded solutions, in one pass.
 
@@ -286,7 +317,7 @@ def error_sweep(
     width = LANE_BYTES // theta.itemsize
     pair = 2 * width
     n_errors = weights.shape[0]
-    slope = slopes[n_slopes - 1]
+    slope = slopes[abs(turn - (n_slopes - 1))]
     state = np.empty((rows, BLOCK), theta.dtype)
     rest = np.zeros((rows, pair), theta.dtype)
     rest_slopes = np.zeros((n_slopes, rows, pair), theta.dtype)
@@ -299,26 +330,27 @@ def error_sweep(
         filled = whole if whole == size else whole + pair
         move(
             start, whole, 0, x, pull, like, factors, theta, theta, slopes, 0, weights[0],
-            weights[0], slope, slope, state, False, True, True, False, False,
+            weights[0], slope, slope, state, False, True, True, False, False, 0,
         )  # fmt: skip
         if whole < size:
             copy_columns(theta, start + whole, rest, 0, size - whole)
             for j in range(n_slopes - 1):
-                copy_columns(slopes[j], start + whole, rest_slopes[j], 0, size - whole)
+                copy_columns(slopes[abs(turn - j)], start + whole, rest_slopes[j], 0, size - whole)
             move(
                 0, pair, 0, x, pull, like, factors, rest, rest, rest_slopes, 0, weights[0],
                 weights[0], rest_slopes[n_slopes - 1], rest, state,
-                False, True, True, False, False,
+                False, True, True, False, False, 0,
             )  # fmt: skip
             copy_columns(rest_slopes[n_slopes - 1], 0, slope, start + whole, size - whole)
         squares[:] = 0.0
         for e in range(n_errors):
             measure_errors(
-                start, whole, 0, like, theta, slopes, n_slopes, weights[e], state, squares, 2 * e
-            )
+                start, whole, 0, like, theta, slopes, n_slopes, turn, weights[e], state, squares,
+                2 * e,
+            )  # fmt: skip
             if whole < size:
                 measure_errors(
-                    0, pair, whole, like, rest, rest_slopes, n_slopes, weights[e], state,
+                    0, pair, whole, like, rest, rest_slopes, n_slopes, 0, weights[e], state,
                     squares, 2 * e,
                 )  # fmt: skip
             sums[:] = 0.0

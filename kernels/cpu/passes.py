@@ -44,6 +44,8 @@ class Passes(ABC):
 
     block: ClassVar[int]
     """Neurons in a block."""
+    turns: ClassVar[bool] = False
+    """See `TwoLayerKernels.turns`."""
     work_for_threads: ClassVar[float] = 4e5
     """Multiply-adds under which a pass ends sooner on one thread than it takes to wake a second."""
 

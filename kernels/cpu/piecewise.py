@@ -16,6 +16,7 @@ class FusedPasses(Passes):
 
     block = fused.BLOCK
     work_for_threads = 4e6
+    turns = True
 
     def __init__(self, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int) -> None:
         super().__init__(field, neurons, dtype, threads)
@@ -25,6 +26,7 @@ class FusedPasses(Passes):
         self._factors = -np.array([field.output_mobility, field.input_mobility], dtype)
         self._width = self.n_samples + (self.n_inputs if self._leaky else 0)
         self._partial = np.empty((self.n_blocks, self._width))
+        self._sums = np.empty(self._width)
         self._nothing = np.empty(0, dtype)
         self._no_outputs = np.empty(0)
         self._no_pull = np.zeros((self.n_samples + 1, self.n_inputs), dtype)
@@ -40,37 +42,44 @@ class FusedPasses(Passes):
 
     def _outputs(self, partial: np.ndarray) -> np.ndarray:
         """f / kappa (n,) from the blocks' sums (blocks, n or n + d)."""
-        sums, f = np.empty(self._width), np.empty(self.n_samples)
-        samples.add_blocks(partial, sums)
-        samples.outputs_of_sums(sums, self.field.x, self._leak, self._leaky, f)
+        f = np.empty(self.n_samples)
+        samples.outputs_of_blocks(partial, self._sums, self.field.x, self._leak, self._leaky, f)
         return f
+
+    def _stack(self, slopes: np.ndarray | None) -> tuple[np.ndarray, int]:
+        """Slopes as they lie in memory, and the ``turn`` of `fused.move`."""
+        if slopes is None:
+            return self.no_slopes, 0
+        return (slopes[::-1], len(slopes) - 1) if slopes.strides[0] < 0 else (slopes, 0)
 
     def sweep(
         self, theta, residual=None, base=None, slopes=None, here=None, weights=None, slope=None,
         out=None, outputs=True,
     ):  # fmt: skip
         n_slopes = 0 if weights is None else len(weights) - (residual is not None)
+        stack, turn = self._stack(slopes)
         run_blocks(
             fused.sweep, self.n_blocks, self.threads, self.work,
             self.x, self._pull(residual), self._like, self._factors,
             self._or_none(theta), theta if base is None else base,
-            self.no_slopes if slopes is None else slopes, n_slopes,
+            stack, n_slopes,
             self._nothing if here is None else here.astype(self.dtype),
             self._nothing if weights is None else weights.astype(self.dtype),
             self._or_none(slope), self._or_none(out), self._leaky, self._partial,
             here is not None, residual is not None, slope is not None, weights is not None,
-            out is not None, outputs,
+            out is not None, outputs, turn,
         )  # fmt: skip
         return self._outputs(self._partial) if outputs else self._no_outputs
 
     def errors(self, theta, residual, slopes, weights):
+        stack, turn = self._stack(slopes)
         partial = np.empty((self.n_blocks, len(weights), self._width))
         squares = np.empty((self.n_blocks, 2 * len(weights) + 2))
         run_blocks(
             fused.error_sweep, self.n_blocks, self.threads, self.work,
             self.x, self._pull(residual), self._like, self._factors,
-            theta, slopes, weights.shape[1],
-            weights.astype(self.dtype), self._leaky, partial, squares,
+            theta, stack, weights.shape[1],
+            weights.astype(self.dtype), self._leaky, partial, squares, turn,
         )  # fmt: skip
         outputs = np.array(
             [self._outputs(np.ascontiguousarray(partial[:, e])) for e in range(len(weights))]

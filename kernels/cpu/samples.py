@@ -87,6 +87,13 @@ def add_blocks(partial, total):
             total[i] += partial[block, i]
 
 
+@compiled
+def outputs_of_blocks(partial, sums, x, leak, leaky, f):
+    """Both of these at once: for a small network each call from Python counts."""
+    add_blocks(partial, sums)
+    outputs_of_sums(sums, x, leak, leaky, f)
+
+
 # The root of a function on [0, 1], positive at 0 and negative at 1, by regula falsi with the
 # Illinois rule. The caller evaluates it: a bracket is (low, value, high, value, side, count).
 

@@ -66,6 +66,9 @@ def run_blocks(
     arguments
         Passed on as they are.
     """
+    if threads == 1 and n_blocks * work <= _WORK_IN_A_SLICE:
+        function(0, n_blocks, *arguments)  # at once: a small network's pass takes microseconds
+        return
     slice_ = max(threads, int(threads * _WORK_IN_A_SLICE / work))
     for first in range(0, n_blocks, slice_):
         _run_slice(function, first, min(first + slice_, n_blocks), threads, arguments)

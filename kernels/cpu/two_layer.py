@@ -42,6 +42,7 @@ class CpuKernels:
         self.dtype = np.dtype(dtype)
         self.n_samples, self.n_inputs = field.x.shape
         self.passes = make_passes(field, neurons, self.dtype, threads, passes)
+        self.turns = self.passes.turns
         self._inner = field.x @ field.x.T
 
     def array(self, values: np.ndarray) -> np.ndarray:
