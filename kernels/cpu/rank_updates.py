@@ -104,7 +104,8 @@ def _add(matrix, change, out):
     return total
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+# Compiled into its callers: of several copies, each reordered in its place, any could be called.
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=True)
 def _square(line):
     total = 0.0
     for k in range(line.size):

@@ -23,11 +23,18 @@ BLOCK = 256
 on it."""
 
 
+# What several loops call is compiled into each of them. Left to itself, every one would bring a
+# copy, reordered as fits its place, and which of them is called would depend on what was loaded
+# first: on whether the code was compiled in this process or comes from the cache on disk.
+_inlined = numba.njit(
+    nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=True
+)
+
 # The loops below index one-dimensional views of the block from 0 to size: only then can the
 # compiler rule out negative indices, which wrap around in Python, and use vector instructions.
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@_inlined
 def _preactivation(point, weights, start, size, z):
     """Write z[k] = sum_j point[j] weights[j, start + k] for the block's neurons."""
     d = point.shape[0]
@@ -49,7 +56,7 @@ def _preactivation(point, weights, start, size, z):
             z[k] += factor * row[k]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@_inlined
 def _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity):
     """Write sum_i e_i grad f_i / kappa of the block's neurons into velocity[:, :size]."""
     n, d = x.shape
@@ -75,7 +82,7 @@ def _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity
                 row_velocity[k] += factor * ds[k]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@_inlined
 def _block_combine(
     base, slopes, weights, n_slopes, use_velocity, velocity, start, size, increment, state
 ):
@@ -102,7 +109,7 @@ def _block_combine(
             row_state[k] = row_base[k] + increment[k]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@_inlined
 def _block_outputs(value, scale, x, theta, start, size, z, s, partial):
     """Write sum_k a_k sigma(w_k . x_i) over the block into partial[i], added up in float64."""
     output = theta[0, start : start + size]
@@ -115,7 +122,7 @@ def _block_outputs(value, scale, x, theta, start, size, z, s, partial):
         partial[i] = total
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@_inlined
 def _block_copy(source, first, target, start, size):
     """Copy columns of all rows."""
     for row in range(source.shape[0]):
@@ -200,7 +207,7 @@ def sweep(
                 _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 def move_registers(velocity, theta, memory, base, error, stage, fresh, start, size):
     """The registers of a low-storage method for a block's neurons, given their velocity."""
     for row in range(theta.shape[0]):

@@ -88,7 +88,8 @@ def thin_pull(first, last, back, weights, out):
                 out[i, row] = total
 
 
-@compiled
+# Compiled into its caller: of several copies, each reordered in its place, any could be called.
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=True)
 def _four_rows(back, weights, row, out):
     """Products of all samples with four rows, piece by piece: pieces stay in the first cache."""
     n, columns = back.shape
