@@ -1,8 +1,9 @@
 """What a step costs above the work that it cannot avoid: ``python -m benchmarks steps``.
 
 A whole adaptive step of Tsitouras' pair against its right-hand sides, each of two passes; a
-kernel-bounded Euler step, one fused pass, against copying the state; and what a step of a network
-so small that its passes are nothing costs in `flowsim.simulate`.
+kernel-bounded Euler step, one fused pass, against copying the state; what a step of a network so
+small that its passes are nothing costs in `flowsim.simulate`; and a step of a run that is compiled
+as a whole, as those of a list are.
 """
 
 from __future__ import annotations
@@ -100,19 +101,31 @@ def fused_step(shape: tuple[int, int, int], dtype: str, threads: int, rounds: in
     }
 
 
-def small_run(method: str, steps: int) -> float:
-    """Seconds of a run of the published problem that takes so many steps and records nothing."""
+COMPILED_WIDTHS = (50, 100, 1_000, 10_000)
+COMPILED_METHODS = ("euler", "heun")
+
+
+def small_run(method: str, steps: int, width: int = SMALL_WIDTH, **options: Any) -> float:
+    """Seconds of a run of the published problem that takes so many steps and records nothing.
+
+    With ``seeds`` the run is compiled as a whole.
+    """
     record = {name: {"schedule": "none"} for name in ("observables", "snapshots")}
     started = time.perf_counter()
-    run = fs.simulate(
-        network={"width": SMALL_WIDTH, "antisymmetric": False},
+    found = fs.simulate(
+        network={"width": width, "antisymmetric": False},
         scaling={"gamma": 1.0, "gamma_prime": 0.0},
         x=X,
         y=TARGETS,
-        integrate={"method": method, "stop_loss": 0.0, "steady_slope": 0.0, "max_steps": steps},
+        integrate={
+            "method": method, "stop_loss": 0.0, "steady_slope": 0.0, "max_steps": steps,
+            "threads": 1,
+        },
         record=record,
-    )
+        **options,
+    )  # fmt: skip
     spent = time.perf_counter() - started
+    run = found[0] if options else found
     if int(run.final["n_steps"]) != steps:
         raise SystemExit(f"{method}: ended after {run.final['n_steps']} steps, {run.stop_reason}")
     return spent
@@ -132,7 +145,28 @@ def small_step(method: str, rounds: int, steps: int) -> dict[str, Any]:
     }
 
 
-def _tables(adaptive: list[dict], fused: list[dict], small: list[dict]) -> list[Table]:
+def compiled_step(method: str, width: int, rounds: int, steps: int) -> dict[str, Any]:
+    """Seconds a step of a run that is compiled as a whole, on one core, as `small_step`."""
+    seeds = {"seeds": [0]}
+    short, long = steps, 5 * steps
+    calls = {
+        "short": lambda: small_run(method, short, width, **seeds),
+        "long": lambda: small_run(method, long, width, **seeds),
+    }
+    times = take_turns(calls, rounds, 0.0, least=1)
+    each = float(np.median((times["long"] - times["short"]) / (long - short)))
+    passes = 1 if method == "euler" else 2
+    return {
+        "method": method,
+        "width": width,
+        "seconds_a_step": each,
+        "ns": 1e9 * each / (passes * width),
+    }
+
+
+def _tables(
+    adaptive: list[dict], fused: list[dict], small: list[dict], whole: list[dict]
+) -> list[Table]:
     first = Table(
         f"A whole step of {PAIR} over its right-hand sides",
         ["m", "n", "d", "dtype", "n_rhs", "passes", "step ms", "rhs ms", "ratio", "wanted"],
@@ -161,7 +195,16 @@ def _tables(adaptive: list[dict], fused: list[dict], small: list[dict]) -> list[
     for row in small:
         times = 1e6 * row["seconds_a_step"], 1e3 * row["seconds_to_start"]
         third.rows.append([row["method"], f"{times[0]:.1f}", f"{times[1]:.1f}"])
-    return [first, second, third]
+    fourth = Table(
+        "A step of a run that is compiled as a whole, on one core",
+        ["method", "m", "us a step", "ns a neuron and pass"],
+        note="As the third table, for lists of runs. All that a step does besides is included: "
+        "the kernel's refreshes, the control, the ending.",
+    )
+    for row in whole:
+        cells = [row["method"], str(row["width"]), f"{1e6 * row['seconds_a_step']:.2f}"]
+        fourth.rows.append([*cells, f"{row['ns']:.2f}"])
+    return [first, second, third, fourth]
 
 
 def main(quick: bool = False) -> None:
@@ -178,5 +221,8 @@ def main(quick: bool = False) -> None:
     ]
     methods = [name for name in SMALL_METHODS if name in METHOD_NAMES]
     small = [small_step(m, *((3, 100) if quick else (7, 500))) for m in methods]
-    data = {"adaptive": adaptive, "fused": fused, "small": small}
-    report("steps", _tables(adaptive, fused, small), data, quick)
+    lengths = (3, 20) if quick else (7, 100)
+    widths = COMPILED_WIDTHS[:1] if quick else COMPILED_WIDTHS
+    whole = [compiled_step(m, width, *lengths) for m in COMPILED_METHODS for width in widths]
+    data = {"adaptive": adaptive, "fused": fused, "small": small, "compiled": whole}
+    report("steps", _tables(adaptive, fused, small, whole), data, quick)

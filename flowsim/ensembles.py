@@ -268,7 +268,9 @@ def _share_out(
                 if interruption.name:
                     break
             while waiting:
-                _, waiting = wait(waiting, timeout=0.05)
+                done, waiting = wait(waiting, timeout=0.05)
+                for one in done:
+                    one.result()  # an error there is an error here
                 if interruption.name:
                     stop[0] = 1
         except BaseException:

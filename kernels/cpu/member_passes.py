@@ -69,7 +69,7 @@ def move(
         if stage == 0:
             increment = no_rows(theta, like)
         else:
-            increment = combined(slopes, stage, weights, column, like)
+            increment = combined(slopes, stage, 0, weights, column, like)
         if not last:
             store_rows(slopes[stage], column, moving)
         increment = add_scaled(increment, weights[stage], moving)

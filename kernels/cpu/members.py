@@ -95,137 +95,147 @@ def run_members(first, last, problem, rules, control, schedules, scales, stop, r
         Anything but 0 asks for an end as soon as possible.
     results : Results
     """
-    work = make_work(problem, results.theta, control.b.shape[0])
-    run_all(first, last, problem, rules, control, schedules, scales, stop, results, work)
-    return work.initial.shape[0]  # the buffers, which `run_all` only borrows, live until here
-
-
-@internal
-def run_all(first, last, problem, rules, control, schedules, scales, stop, results, work):
-    """`run_members` with its buffers given; from here on nothing counts references."""
-    problem, control = borrowed(problem), borrowed(control)
-    results, work = borrowed(results), borrowed(work)
-    schedules = (borrowed(schedules[0]), borrowed(schedules[1]))
+    lent = make_work(problem, results.theta, control.b.shape[0])
+    # From here on nothing counts references.
+    problem, control, results = borrowed(problem), borrowed(control), borrowed(results)
+    schedules, work = (borrowed(schedules[0]), borrowed(schedules[1])), borrowed(lent)
+    n, grams = problem.y.shape[0], work.grams
     for member in range(first, last):
         if stop[0] != 0:
-            return
-        run_one(member, problem, rules, control, schedules, scales[member], stop, results, work)
-
-
-@inlined
-def run_one(member, problem, rules, control, schedules, scale, stop, results, work):
-    """Run a member from its initial values to its end."""
-    n, grams = problem.y.shape[0], work.grams
-    numbers, counters = results.numbers[member], results.counters[member]
-    numbers[:], counters[:] = 0.0, 0
-    numbers[MARKED_LOSS] = math.nan
-    initial, theta, new = work.initial, work.state, work.new
-    signs, new_signs = work.signs, work.new_signs
-    initial[:, : results.theta.shape[2]] = results.theta[member]
-    theta[:] = initial
-    residual, new_residual = np.empty(n), np.empty(n)
-    end_residual, row_residual = np.empty(n), np.empty(n)
-    factors = np.empty(2, theta.dtype)
-    factors[0], factors[1] = -scale[1], -scale[2]
-    outputs(problem, scale[0], theta, work, residual, signs)
-    counters[N_PASSES] = 1
-    time, loss = 0.0, samples.half_mean_square(residual)
-    positions, latest, sizes = np.zeros(2, np.int64), np.zeros(2), np.empty(2)
-    always = latest[0] == 0.0
-    results.sup_change[member] = math.nan
-    record(
-        member, problem, scale, initial, theta, residual, 0.0, 0.0, counters, always, always,
-        work, results,
-    )  # fmt: skip
-    ending = 0
-    if not (samples.all_finite(residual) and math.isfinite(loss)):
-        ending = NOT_FINITE_AT_START
-    elif rule_ends(rules, time, loss, 0, numbers):
-        ending = BY_RULE
-    step = math.nan
-    if ending == 0:
-        rate = tangent_kernel(problem, scale, theta, work, sizes)
-        counters[N_PASSES] += 1
-    age, drift, shrink, in_a_row = 0, 0.0, 1.0, 0
-    while ending == 0 and stop[0] == 0:
-        if counters[N_PASSES] > control.max_passes:
-            ending = UNFIT
-            continue
-        if age >= control.max_age or drift > control.max_drift * control.change:
+            break
+        scale = scales[member]
+        numbers, counters = results.numbers[member], results.counters[member]
+        numbers[:], counters[:] = 0.0, 0
+        numbers[MARKED_LOSS] = math.nan
+        initial, theta, new = work.initial, work.state, work.new
+        signs, new_signs = work.signs, work.new_signs
+        initial[:, : results.theta.shape[2]] = results.theta[member]
+        theta[:] = initial
+        residual, new_residual = np.empty(n), np.empty(n)
+        end_residual, row_residual = np.empty(n), np.empty(n)
+        factors = np.empty(2, theta.dtype)
+        factors[0], factors[1] = -scale[1], -scale[2]
+        outputs(problem, scale[0], theta, work, residual, signs)
+        counters[N_PASSES] = 1
+        time, loss = 0.0, samples.half_mean_square(residual)
+        positions, latest, sizes = np.zeros(2, np.int64), np.zeros(2), np.empty(2)
+        always = latest[0] == 0.0
+        results.sup_change[member] = math.nan
+        record(
+            member, problem, scale, initial, theta, residual, 0.0, 0.0, counters, always, always,
+            work, results,
+        )  # fmt: skip
+        ending = 0
+        if not (samples.all_finite(residual) and math.isfinite(loss)):
+            ending = NOT_FINITE_AT_START
+        elif rule_ends(rules, time, loss, 0, numbers):
+            ending = BY_RULE
+        step = math.nan
+        if ending == 0:
             rate = tangent_kernel(problem, scale, theta, work, sizes)
             counters[N_PASSES] += 1
-            age, drift = 0, 0.0
-        speed = relative_speed(scale, residual, grams, sizes)
-        by_kernel = control.fraction / rate if rate > 0.0 else math.inf
-        by_change = control.change / speed if speed > 0.0 else math.inf
-        step = min(shrink * min(by_kernel, by_change), rules.t_max - time)
-        if not math.isfinite(step):
-            step = max(1.0, time)  # nothing moves: any step is exact
-        take_stages(
-            problem, scale[0], factors, control.a, control.b, theta, residual, signs, step,
-            work, new, new_residual, new_signs,
-        )  # fmt: skip
-        counters[N_RHS] += control.b.shape[0]
-        counters[N_PASSES] += control.b.shape[0]
-        new_loss = samples.half_mean_square(new_residual)
-        finite = samples.all_finite(new_residual)
-        if not (finite and new_loss <= loss):
-            if age > 0:
+        age, drift, shrink, in_a_row = 0, 0.0, 1.0, 0
+        while ending == 0 and stop[0] == 0:
+            if counters[N_PASSES] > control.max_passes:
+                ending = UNFIT
+                continue
+            if age >= control.max_age or drift > control.max_drift * control.change:
                 rate = tangent_kernel(problem, scale, theta, work, sizes)
                 counters[N_PASSES] += 1
                 age, drift = 0, 0.0
-            else:
-                shrink *= 0.5
-            in_a_row += 1
-            counters[N_REJECTED] += 1
-            at_rest = finite and shrink <= control.at_rest
-            if step <= 4.0 * EPSILON * time or at_rest or in_a_row >= control.max_rejections:
-                if at_rest:
-                    ending = HOPELESS_REST
+            speed = relative_speed(scale, residual, grams, sizes)
+            by_kernel = control.fraction / rate if rate > 0.0 else math.inf
+            by_change = control.change / speed if speed > 0.0 else math.inf
+            step = min(shrink * min(by_kernel, by_change), rules.t_max - time)
+            if not math.isfinite(step):
+                step = max(1.0, time)  # nothing moves: any step is exact
+            take_stages(
+                problem, scale[0], factors, control.a, control.b, theta, residual, signs, step,
+                work, new, new_residual, new_signs,
+            )  # fmt: skip
+            counters[N_RHS] += control.b.shape[0]
+            counters[N_PASSES] += control.b.shape[0]
+            new_loss = samples.half_mean_square(new_residual)
+            finite = samples.all_finite(new_residual)
+            if not (finite and new_loss <= loss):
+                if age > 0:
+                    rate = tangent_kernel(problem, scale, theta, work, sizes)
+                    counters[N_PASSES] += 1
+                    age, drift = 0, 0.0
                 else:
-                    ending = HOPELESS_LOSS if finite else HOPELESS_NON_FINITE
-                numbers[REJECTED_ROW] = in_a_row
-            continue
-        drift += step * speed
-        age += 1
-        shrink = min(1.0, 1.5 * shrink)
-        in_a_row = 0
-        counters[N_STEPS] += 1
-        fraction, after, e = 1.0, new, new_residual
-        end = time + step
-        if 0.0 < new_loss < rules.stop_loss and rules.stop_loss <= loss:
-            fraction = find_crossing(
-                problem, scale, factors, control, theta, residual, signs, step, loss, new_loss,
-                rules.stop_loss, counters, work, end_residual,
-            )  # fmt: skip
-        if fraction < 1.0:
-            end = time + fraction * step
-            new_loss = samples.half_mean_square(end_residual)
-            e = end_residual
-            # The rows within the step need the buffer; the end is brought back afterwards.
-        room = True
-        if anything_due(schedules, positions, time, end):
-            room = record_step(
-                member, problem, scale, factors, control, initial, theta, residual, signs,
-                time, after, e, end, fraction, step, counters, schedules, positions, latest,
-                row_residual, work, results,
-            )  # fmt: skip
-        if fraction < 1.0:
-            between(
-                problem, scale[0], factors, control, theta, residual, signs, step, fraction, work, e
-            )
-            after = work.between
-        if not room:
-            ending = UNFIT
-        elif rule_ends(rules, end, new_loss, counters[N_STEPS], numbers):
-            ending = BY_RULE
-        time, loss = end, new_loss
-        if ending == BY_RULE and fraction < 1.0:
-            theta, residual = after, e
-        else:
-            theta, new = new, theta
-            signs, new_signs = new_signs, signs
-            residual, new_residual = new_residual, residual
-    finish(
-        member, problem, scale, initial, theta, residual, time, step, ending, latest, work, results
-    )
+                    shrink *= 0.5
+                in_a_row += 1
+                counters[N_REJECTED] += 1
+                at_rest = finite and shrink <= control.at_rest
+                if step <= 4.0 * EPSILON * time or at_rest or in_a_row >= control.max_rejections:
+                    if at_rest:
+                        ending = HOPELESS_REST
+                    else:
+                        ending = HOPELESS_LOSS if finite else HOPELESS_NON_FINITE
+                    numbers[REJECTED_ROW] = in_a_row
+                continue
+            drift += step * speed
+            age += 1
+            shrink = min(1.0, 1.5 * shrink)
+            in_a_row = 0
+            counters[N_STEPS] += 1
+            fraction, after, e = 1.0, new, new_residual
+            end = time + step
+            if 0.0 < new_loss < rules.stop_loss and rules.stop_loss <= loss:
+                fraction = find_crossing(
+                    problem, scale, factors, control, theta, residual, signs, step, loss, new_loss,
+                    rules.stop_loss, counters, work, end_residual,
+                )  # fmt: skip
+            if fraction < 1.0:
+                end = time + fraction * step
+                new_loss = samples.half_mean_square(end_residual)
+                e = end_residual
+                # The rows within the step need the buffer; the end is brought back afterwards.
+            room = True
+            if anything_due(schedules, positions, time, end):
+                room = record_step(
+                    member, problem, scale, factors, control, initial, theta, residual, signs,
+                    time, after, e, end, fraction, step, counters, schedules, positions, latest,
+                    row_residual, work, results,
+                )  # fmt: skip
+            if fraction < 1.0:
+                between(
+                    problem,
+                    scale[0],
+                    factors,
+                    control,
+                    theta,
+                    residual,
+                    signs,
+                    step,
+                    fraction,
+                    work,
+                    e,
+                )
+                after = work.between
+            if not room:
+                ending = UNFIT
+            elif rule_ends(rules, end, new_loss, counters[N_STEPS], numbers):
+                ending = BY_RULE
+            time, loss = end, new_loss
+            if ending == BY_RULE and fraction < 1.0:
+                theta, residual = after, e
+            else:
+                theta, new = new, theta
+                signs, new_signs = new_signs, signs
+                residual, new_residual = new_residual, residual
+        finish(
+            member,
+            problem,
+            scale,
+            initial,
+            theta,
+            residual,
+            time,
+            step,
+            ending,
+            latest,
+            work,
+            results,
+        )
+    return lent.initial.shape[0]  # what was lent must live until here
