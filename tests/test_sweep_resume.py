@@ -20,8 +20,8 @@ from flowsim.recording.reader import RunFile
 from flowsim.sweeps import store, work
 from flowsim.sweeps.store import Stored
 
-LONG = 5_000
-"""Steps of a run of about a second."""
+LONG = 15_000
+"""Steps of a run of a second or more, on an idle machine too: signals are to find it at work."""
 
 GRID_TEXT = """\
 [network]
@@ -55,7 +55,7 @@ COMMAND = "import sys; from flowsim.cli import main; sys.exit(main(sys.argv[1:])
 
 @pytest.fixture(scope="module")
 def grid(tmp_path_factory) -> Path:
-    """Three quick runs at one point, three of about a second at another."""
+    """Three quick runs at one point, three of a second or more at another."""
     path = tmp_path_factory.mktemp("grid") / "grid.toml"
     path.write_text(GRID_TEXT.format(steps=LONG))
     return path
