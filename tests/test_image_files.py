@@ -425,7 +425,7 @@ def test_sections_that_are_refused(section, expected):
             {"positive_class": 0, "balanced": True, "n_samples": 15},
             "data.n_samples = 15: cannot",
         ),
-        ({"target": "one-hot"}, "data.y: has 10 columns, but a two-layer network has one output"),
+        ({"target": "one-hot"}, "data.y: has 10 columns, but the network has one output"),
     ],
 )
 def test_choices_that_are_refused(section, expected):
