@@ -1,8 +1,11 @@
 """Runs killed, stopped and starved; the long form is ``python -m benchmarks durability``."""
 
+import h5py
+import numpy as np
 import pytest
 
 from benchmarks import durability, killing
+from flowsim.recording.superblock import PAGE, clear_flags, lookup3
 
 SHORT = {"integrate.max_steps": 250}
 
@@ -53,3 +56,39 @@ def test_the_comparison_sees_a_difference(undisturbed, tmp_path):
     _, other, _ = undisturbed(**{"network.seed": 1})
     assert "observables/loss" in killing.same_run(whole, other)
     assert "attribute seed" in killing.same_run(whole, other)
+
+
+def header_length(content):
+    """Bytes of an object header, version 2, up to its checksum (HDF5 format, section IV.A.1.b)."""
+    assert content[:5] == b"OHDR\x02"
+    flags = content[5]
+    before = 6 + 16 * bool(flags & 0x20) + 4 * bool(flags & 0x10)
+    width = 1 << (flags & 3)
+    return before + width + int.from_bytes(content[before : before + width], "little") + 4
+
+
+def test_nothing_that_is_rewritten_crosses_a_page(undisturbed):
+    # SIGKILL may cut a write between two pages of memory: half a header is none.
+    _, whole, _ = undisturbed()
+    content = whole.read_bytes()
+    with h5py.File(whole, "r") as file:
+        groups = [item for item in file.values() if isinstance(item, h5py.Group)]
+        for group in groups:
+            for name in group:
+                start = group.id.links.get_info(name.encode()).u
+                length = header_length(content[start:])
+                assert start // PAGE == (start + length - 1) // PAGE, group[name].name
+
+
+def test_the_end_of_a_killed_file_is_where_it_ends(tmp_path):
+    path = tmp_path / "killed.h5"
+    with h5py.File(path, "w", libver="v110") as file:
+        file["x"] = np.arange(10.0)
+    head = bytearray(path.read_bytes())
+    head[11] = 5  # open for writing, and for reading meanwhile
+    head[44:48] = lookup3(bytes(head[:44])).to_bytes(4, "little")
+    path.write_bytes(head + b"what an index may lead to")
+    clear_flags(path)
+    with h5py.File(path, "r+") as file:
+        assert file.id.get_filesize() == path.stat().st_size == PAGE * (len(head) // PAGE + 1)
+        np.testing.assert_array_equal(file["x"], np.arange(10.0))

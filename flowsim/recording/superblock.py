@@ -2,7 +2,9 @@
 
 A process that is killed leaves that flag set, and HDF5 then opens the file only as one that is
 being written (SWMR). The flag is cleared by a process that holds the run's lock, and by nothing
-else. Layout: HDF5 file format specification, superblock versions 2 and 3.
+else. The file may then be longer than these bytes say, with parts of an index that lead there:
+what is written next must not be put over it. Layout: HDF5 file format specification, superblock
+versions 2 and 3.
 """
 
 from __future__ import annotations
@@ -17,9 +19,14 @@ from flowsim.errors import FileFormatError
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _VERSIONS = (2, 3)
 _FLAGS = 11
+_END = 28
 _CHECKSUM = 44
 _SIZE = 48
 _MASK = 0xFFFFFFFF
+
+PAGE = 4096
+"""Bytes that a write changes together or not at all, whatever signal comes: files are made of
+pages of that size."""
 
 
 def read_flags(path: str | Path) -> int | None:
@@ -57,7 +64,7 @@ def check_regular(path: str | Path) -> None:
 
 
 def clear_flags(path: str | Path) -> None:
-    """Say that nobody is writing the file; the caller knows that.
+    """Say that nobody is writing the file, and where it ends; the caller knows that.
 
     Parameters
     ----------
@@ -73,6 +80,12 @@ def clear_flags(path: str | Path) -> None:
         if not _is_known(head) or head[_FLAGS] == 0:
             return
         head[_FLAGS] = 0
+        (said,) = struct.unpack_from("<Q", head, _END)
+        size = os.fstat(file.fileno()).st_size
+        if size > said:
+            end = -(-size // PAGE) * PAGE
+            file.truncate(end)
+            struct.pack_into("<Q", head, _END, end)
         struct.pack_into("<I", head, _CHECKSUM, lookup3(bytes(head[:_CHECKSUM])))
         file.seek(0)
         file.write(head)
