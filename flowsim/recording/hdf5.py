@@ -24,7 +24,6 @@ import numpy as np
 
 from flowsim.recording.contents import Array, GroupContents, RunContents
 from flowsim.recording.format import layers_of
-from flowsim.recording.superblock import PAGE
 
 ROWS_IN_CHUNK = 256
 """Rows of a small array in one chunk."""
@@ -53,11 +52,8 @@ def create_file(path: Path | None) -> h5py.File:
     """Create a file that can go into SWMR mode; in memory without a path.
 
     Locks are flowsim's own (`flowsim.recording.lock`): HDF5's fail on network file systems.
-    SIGKILL may cut a write where one page of memory ends and the next begins. In pages of that
-    size nothing that HDF5 rewrites and that fits into one crosses a border.
     """
     options = {"libver": ("v110", "v110"), "track_order": True}
-    options |= {"fs_strategy": "page", "fs_page_size": PAGE}
     if path is None:
         return h5py.File.in_memory(**options)
     return h5py.File(path, "w", locking=False, **options)

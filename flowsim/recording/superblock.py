@@ -25,8 +25,7 @@ _SIZE = 48
 _MASK = 0xFFFFFFFF
 
 PAGE = 4096
-"""Bytes that a write changes together or not at all, whatever signal comes: files are made of
-pages of that size."""
+"""A file that was cut off is made to end at a multiple of so many bytes."""
 
 
 def read_flags(path: str | Path) -> int | None:
