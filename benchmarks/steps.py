@@ -103,6 +103,8 @@ def fused_step(shape: tuple[int, int, int], dtype: str, threads: int, rounds: in
 
 COMPILED_WIDTHS = (50, 100, 1_000, 10_000)
 COMPILED_METHODS = ("euler", "heun")
+COMPILED_RUNS = 20
+"""In one list, for a time that can be measured."""
 
 
 def small_run(method: str, steps: int, width: int = SMALL_WIDTH, **options: Any) -> float:
@@ -147,14 +149,15 @@ def small_step(method: str, rounds: int, steps: int) -> dict[str, Any]:
 
 def compiled_step(method: str, width: int, rounds: int, steps: int) -> dict[str, Any]:
     """Seconds a step of a run that is compiled as a whole, on one core, as `small_step`."""
-    seeds = {"seeds": [0]}
+    seeds = {"seeds": COMPILED_RUNS}
     short, long = steps, 5 * steps
     calls = {
         "short": lambda: small_run(method, short, width, **seeds),
         "long": lambda: small_run(method, long, width, **seeds),
     }
     times = take_turns(calls, rounds, 0.0, least=1)
-    each = float(np.median((times["long"] - times["short"]) / (long - short)))
+    steps_more = COMPILED_RUNS * (long - short)
+    each = float(np.median((times["long"] - times["short"]) / steps_more))
     passes = 1 if method == "euler" else 2
     return {
         "method": method,
