@@ -5,12 +5,15 @@ Written to be read beside the equations of `flowsim.kernels.interface.DeepField`
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from flowsim.kernels.interface import DeepField
+from flowsim.kernels.reference import ReferenceSteps
 
 
-class DeepReferenceKernels:
+class DeepReferenceKernels(ReferenceSteps):
     """`flowsim.kernels.interface.FlowKernels` of a deep network in NumPy.
 
     Parameters
@@ -29,14 +32,8 @@ class DeepReferenceKernels:
         self.layout = field.layout
         self.dtype = np.dtype(dtype)
         self.n_samples = len(field.x)
+        self.shape, self.whole = (field.copies, self.layout.length), field.copies
         self._layers = len(field.multipliers)
-
-    def array(self, values: np.ndarray) -> np.ndarray:
-        return np.array(values, dtype=self.dtype, order="C")
-
-    def empty(self, n: int | None = None) -> np.ndarray:
-        shape = (self.field.copies, self.layout.length)
-        return np.empty(shape if n is None else (n, *shape), self.dtype)
 
     def weights(self, theta: np.ndarray, copy: int, layer: int) -> np.ndarray:
         """Weights (fan_in, fan_out) of a layer, read only."""
@@ -85,79 +82,10 @@ class DeepReferenceKernels:
                     assert field.bias_multipliers is not None
                     bias[...] = mobility * field.bias_multipliers[layer] * (pull * back).sum(axis=0)
 
-    def combine(
-        self,
-        base: np.ndarray,
-        slopes: np.ndarray,
-        weights: np.ndarray,
-        step: float,
-        out: np.ndarray | None,
-    ) -> np.ndarray:
-        used = np.asarray(slopes[: len(weights)], np.float64)
-        new = np.asarray(base + step * np.einsum("j,jcp->cp", weights, used), self.dtype)
-        if out is not None:
-            out[...] = new
-        return self.outputs(new)
-
-    def advance(
-        self,
-        theta: np.ndarray | None,
-        residual: np.ndarray,
-        base: np.ndarray,
-        slopes: np.ndarray,
-        weights: np.ndarray,
-        step: float,
-        out: np.ndarray | None,
-        slope: np.ndarray | None = None,
-        here: np.ndarray | None = None,
-    ) -> np.ndarray:
-        if here is not None:
-            theta = np.empty_like(base)
-            self.combine(base, slopes, here, step, theta)
-        assert theta is not None
-        velocity = np.empty_like(theta) if slope is None else slope
-        self.rate(theta, residual, velocity)
-        used = np.concatenate([slopes[: len(weights) - 1], velocity[None]])
-        return self.combine(base, used, weights, step, out)
-
-    def rate_and_errors(
-        self,
-        theta: np.ndarray,
-        residual: np.ndarray,
-        slopes: np.ndarray,
-        weights: np.ndarray,
-        step: float,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        self.rate(theta, residual, slopes[-1])
-        f = np.array([self.combine(theta, slopes, -row, step, None) for row in weights])
-        squares = [self.squared_combination(slopes, step * row) for row in weights]
-        return f, np.array([*squares, self.squared_norms(theta, None, self.field.copies)])
-
-    def advance_registers(
-        self,
-        theta: np.ndarray,
-        residual: np.ndarray,
-        memory: np.ndarray,
-        base: np.ndarray,
-        error: np.ndarray,
-        factors: np.ndarray,
-        fresh: bool = False,
-    ) -> np.ndarray:
-        delta, gamma1, gamma2, beta, error_weight = factors
-        velocity = np.empty_like(theta)
-        self.rate(theta, residual, velocity)
-        difference = np.asarray(theta, np.float64) - base
-        memory[...] = delta * difference + (0.0 if fresh else memory)
-        error[...] = error + error_weight * velocity
-        theta[...] = base + (gamma1 * difference + gamma2 * memory + beta * velocity)
-        return self.outputs(theta)
-
     def _squares(self, values: np.ndarray) -> np.ndarray:
         """Sums of squares of each layer of an array (copies, parameters)."""
-        bounds = self.layout.bounds
-        return np.array(
-            [np.sum(values[:, first:last] ** 2) for first, last in zip(bounds, bounds[1:])]  # noqa: B905
-        )
+        bounds = pairwise(self.layout.bounds)
+        return np.array([np.sum(values[:, first:last] ** 2) for first, last in bounds])
 
     def squared_norms(
         self, theta: np.ndarray, reference: np.ndarray | None, first: int

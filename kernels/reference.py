@@ -5,63 +5,53 @@ Written to be read beside the equations, not to be fast: it stores the n x neuro
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
 
 
-class ReferenceKernels:
-    """`flowsim.kernels.interface.TwoLayerKernels` in NumPy.
+class ReferenceSteps(ABC):
+    """What every oracle makes of its outputs and its rate, step by step.
 
-    Parameters
+    Attributes
     ----------
-    field : TwoLayerField
-    neurons : int
     dtype : numpy.dtype
         Of the state; all arithmetic is float64.
-    threads, passes
-        Ignored.
+    shape : (int, int)
+        Of a state.
+    whole : int
+        What `squared_norms` calls all of it.
     """
 
-    turns = True
+    dtype: np.dtype
+    shape: tuple[int, int]
+    whole: int
 
-    def __init__(
-        self,
-        field: TwoLayerField,
-        neurons: int,
-        dtype: np.dtype,
-        threads: int = 1,
-        passes: str = "auto",
-    ) -> None:
-        self.field = field
-        self.neurons = neurons
-        self.dtype = np.dtype(dtype)
-        self.n_samples, self.n_inputs = field.x.shape
+    @abstractmethod
+    def outputs(self, theta: np.ndarray) -> np.ndarray:
+        """f (n,) at ``theta``."""
+
+    @abstractmethod
+    def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
+        """Write the rate at ``theta`` into ``out``."""
+
+    @abstractmethod
+    def squared_norms(
+        self, theta: np.ndarray, reference: np.ndarray | None, first: int
+    ) -> np.ndarray:
+        """Sums of squares of each layer over the first copy, or the whole."""
+
+    @abstractmethod
+    def squared_combination(self, slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Sums of squares of each layer of sum_j weights[j] slopes[j]."""
 
     def array(self, values: np.ndarray) -> np.ndarray:
         return np.array(values, dtype=self.dtype, order="C")
 
     def empty(self, n: int | None = None) -> np.ndarray:
-        shape = (1 + self.n_inputs, self.neurons)
-        return np.empty(shape if n is None else (n, *shape), self.dtype)
-
-    def _sigma(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Output weights (neurons,), sigma and sigma' at all w_k . x_i (n, neurons)."""
-        theta = np.asarray(theta, np.float64)
-        scale = self.field.activation_scale
-        z = scale * (self.field.x @ theta[1:])
-        value = np.asarray(self.field.activation.value(z), np.float64) / scale
-        return theta[0], value, np.asarray(self.field.activation.derivative(z), np.float64)
-
-    def outputs(self, theta: np.ndarray) -> np.ndarray:
-        a, s, _ = self._sigma(theta)
-        return self.field.multiplier * (s @ a)
-
-    def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
-        a, s, ds = self._sigma(theta)
-        weighted = residual * (self.field.multiplier / self.n_samples)
-        out[0] = -self.field.output_mobility * (weighted @ s)
-        out[1:] = -self.field.input_mobility * ((self.field.x * weighted[:, None]).T @ (ds * a))
+        return np.empty(self.shape if n is None else (n, *self.shape), self.dtype)
 
     def combine(
         self,
@@ -109,7 +99,7 @@ class ReferenceKernels:
         self.rate(theta, residual, slopes[-1])
         f = np.array([self.combine(theta, slopes, -row, step, None) for row in weights])
         squares = [self.squared_combination(slopes, step * row) for row in weights]
-        return f, np.array([*squares, self.squared_norms(theta, None, self.neurons)])
+        return f, np.array([*squares, self.squared_norms(theta, None, self.whole)])
 
     def advance_registers(
         self,
@@ -130,12 +120,60 @@ class ReferenceKernels:
         theta[...] = base + (gamma1 * difference + gamma2 * memory + beta * velocity)
         return self.outputs(theta)
 
+
+class ReferenceKernels(ReferenceSteps):
+    """`flowsim.kernels.interface.TwoLayerKernels` in NumPy.
+
+    Parameters
+    ----------
+    field : TwoLayerField
+    neurons : int
+    dtype : numpy.dtype
+        Of the state; all arithmetic is float64.
+    threads, passes
+        Ignored.
+    """
+
+    turns = True
+
+    def __init__(
+        self,
+        field: TwoLayerField,
+        neurons: int,
+        dtype: np.dtype,
+        threads: int = 1,
+        passes: str = "auto",
+    ) -> None:
+        self.field = field
+        self.neurons = neurons
+        self.dtype = np.dtype(dtype)
+        self.n_samples, self.n_inputs = field.x.shape
+        self.shape, self.whole = (1 + self.n_inputs, neurons), neurons
+
+    def _sigma(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Output weights (neurons,), sigma and sigma' at all w_k . x_i (n, neurons)."""
+        theta = np.asarray(theta, np.float64)
+        scale = self.field.activation_scale
+        z = scale * (self.field.x @ theta[1:])
+        value = np.asarray(self.field.activation.value(z), np.float64) / scale
+        return theta[0], value, np.asarray(self.field.activation.derivative(z), np.float64)
+
+    def outputs(self, theta: np.ndarray) -> np.ndarray:
+        a, s, _ = self._sigma(theta)
+        return self.field.multiplier * (s @ a)
+
+    def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
+        a, s, ds = self._sigma(theta)
+        weighted = residual * (self.field.multiplier / self.n_samples)
+        out[0] = -self.field.output_mobility * (weighted @ s)
+        out[1:] = -self.field.input_mobility * ((self.field.x * weighted[:, None]).T @ (ds * a))
+
     def squared_norms(
-        self, theta: np.ndarray, reference: np.ndarray | None, neurons: int
+        self, theta: np.ndarray, reference: np.ndarray | None, first: int
     ) -> np.ndarray:
-        difference = np.asarray(theta[:, :neurons], np.float64)
+        difference = np.asarray(theta[:, :first], np.float64)
         if reference is not None:
-            difference = difference - reference[:, :neurons]
+            difference = difference - reference[:, :first]
         return np.array([np.sum(difference[0] ** 2), np.sum(difference[1:] ** 2)])
 
     def squared_combination(self, slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:

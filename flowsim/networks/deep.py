@@ -285,19 +285,6 @@ class DeepFlow(NetworkFlow):
             found |= _named(self.field.layout, self.layers, row, prefix)
         return found
 
-    def on(self, x: np.ndarray, y: np.ndarray) -> DeepFlow:
-        """See `NetworkFlow.on`."""
-        return DeepFlow(
-            self.network,
-            x,
-            y,
-            initial=self.initial,
-            backend=self.backend,
-            dtype=self.dtype,
-            threads=self.threads,
-            passes=self.passes,
-        )
-
     @cached_property
     def _initial_operator_norms(self) -> np.ndarray:
         return self._operator_norms(self.initial, None)

@@ -6,7 +6,7 @@ kernels that pass over it, and the names of its layers.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
@@ -267,6 +267,17 @@ class NetworkFlow:
         """The parameter arrays of a state by name, as views where the backend allows."""
         raise NotImplementedError  # pragma: no cover - every network has its own
 
-    def on(self, x: np.ndarray, y: np.ndarray) -> NetworkFlow:
+    def on(self, x: np.ndarray, y: np.ndarray) -> Self:
         """The same network, in the same state layout, on other data x (k, d), y (k,)."""
-        raise NotImplementedError  # pragma: no cover - every network has its own
+        make: Any = type(self)  # flows are made of a network and data, not of kernels
+        flow: Self = make(
+            self.network,
+            x,
+            y,
+            initial=self.initial,
+            backend=self.backend,
+            dtype=self.dtype,
+            threads=self.threads,
+            passes=self.passes,
+        )
+        return flow

@@ -197,19 +197,6 @@ class TwoLayerFlow(NetworkFlow):
         """The parameter arrays of a state by name, as views where the backend allows."""
         return {"output_weights": theta[0], "input_weights": theta[1:]}
 
-    def on(self, x: np.ndarray, y: np.ndarray) -> TwoLayerFlow:
-        """See `NetworkFlow.on`."""
-        return TwoLayerFlow(
-            self.network,
-            x,
-            y,
-            initial=self.initial,
-            backend=self.backend,
-            dtype=self.dtype,
-            threads=self.threads,
-            passes=self.passes,
-        )
-
     def activity(self, theta: Array) -> tuple[int, int]:
         """Neurons that are active on some sample, and dead ones (active on none)."""
         _, nowhere = self.kernels.activity(theta)

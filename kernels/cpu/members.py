@@ -200,18 +200,9 @@ def run_members(first, last, problem, rules, control, schedules, scales, stop, r
                 )  # fmt: skip
             if fraction < 1.0:
                 between(
-                    problem,
-                    scale[0],
-                    factors,
-                    control,
-                    theta,
-                    residual,
-                    signs,
-                    step,
-                    fraction,
-                    work,
-                    e,
-                )
+                    problem, scale[0], factors, control, theta, residual, signs, step, fraction,
+                    work, e,
+                )  # fmt: skip
                 after = work.between
             if not room:
                 ending = UNFIT

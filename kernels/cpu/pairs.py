@@ -92,14 +92,11 @@ def add_few(start, whole, theta, rest, left, points, like, leak, sums):
     group = load_points(points, 0, like)
     for layer in range(2):
         found = no_pairs(theta)
-        for column in range(start, start + whole, width):
-            rows = load_rows(theta, column, like)
-            if layer == 0:
-                found = add_values(group, rows, leak, found)
+        for column in range(0, whole + left, width):
+            if column < whole:
+                rows = load_rows(theta, start + column, like)
             else:
-                found = add_signals(group, rows, leak, found)
-        for column in range(0, left, width):
-            rows = load_rows(rest, column, like)
+                rows = load_rows(rest, column - whole, like)
             if layer == 0:
                 found = add_values(group, rows, leak, found)
             else:
