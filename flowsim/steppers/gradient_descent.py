@@ -18,7 +18,8 @@ class GradientDescent(Stepper):
     Parameters
     ----------
     step : float, optional
-        Step in tau (learning rate in units of tau). By default 0.5 / lambda_max(K/n) at t = 0.
+        Step in tau (learning rate in units of tau). By default 0.5 / lambda_max(K/n) at t = 0,
+        with the bound of the loss's Hessian there.
     """
 
     name: ClassVar[str] = "gradient-descent"
@@ -34,7 +35,7 @@ class GradientDescent(Stepper):
     def start(self, flow: Flow, point: Point) -> None:
         self._new, self._dense = flow.empty(), flow.empty()
         if self.step is None:
-            rate = flow.tangent_kernel(point.theta).largest_rate
+            rate = flow.tangent_kernel(point.theta).rate_bound(flow.curvature(point.residual))
             self.step = 0.5 / rate if 0.0 < rate < np.inf else 1.0
 
     def memory(self) -> dict[str, Any]:
@@ -48,7 +49,7 @@ class GradientDescent(Stepper):
         assert self.step is not None  # set by start
         step = min(self.step, limit)
         residual = _descend(flow, point, step, self._new)
-        new = Point(point.time + step, self._new, residual)
+        new = Point.of(flow, point.time + step, self._new, residual)
         if not (new.finite and new.loss <= point.loss):
             self.step *= 0.5
             return Attempt(step, rejection="restart")
