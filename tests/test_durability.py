@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -141,3 +143,12 @@ def test_half_a_record_is_an_error_at_once(left_behind, tmp_path, name):
     with pytest.raises(FileFormatError, match=r"torn.h5.part.*damaged"), fs.open(path) as run:
         np.asarray(run.group(group)[array])
     assert path.read_bytes() == content
+
+
+def test_a_killed_run_may_stay_open_to_the_end_of_the_process(left_behind):
+    # HDF5 closes what is open when there is no interpreter any more to read it through.
+    code = "import sys, flowsim; run = flowsim.open(sys.argv[1]); print(run.status)"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(left_behind)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "running\n" and not done.stderr

@@ -19,9 +19,9 @@ import h5py
 
 from flowsim.recording.superblock import cleared
 
-_OPEN: weakref.WeakSet[h5py.File] = weakref.WeakSet()
+_OPEN: weakref.WeakValueDictionary[str, h5py.File] = weakref.WeakValueDictionary()
 _VIEWS: weakref.WeakValueDictionary[str, SettledFile] = weakref.WeakValueDictionary()
-"""By the names that HDF5 has for them."""
+"""By the names that HDF5 has for them; h5py cannot hash what is damaged."""
 
 
 def open_settled(path: Path) -> h5py.File:
@@ -37,7 +37,7 @@ def open_settled(path: Path) -> h5py.File:
     except BaseException:
         view.close()
         raise
-    _OPEN.add(file)
+    _OPEN[file.filename] = file
     _VIEWS[file.filename] = view
     return file
 
@@ -45,7 +45,7 @@ def open_settled(path: Path) -> h5py.File:
 @atexit.register
 def _close_all() -> None:
     # HDF5 closes what is still open after the interpreter, and the view with it, has gone.
-    for file in list(_OPEN):
+    for file in list(_OPEN.values()):
         file.close()
 
 
