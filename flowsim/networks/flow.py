@@ -83,6 +83,8 @@ class NetworkFlow:
     field: Any
     layers: tuple[str, ...]
     parameter_dims: dict[str, tuple[str, ...]]
+    first_step: Any = None
+    """The first step of schemes in which it has learning rates of its own; else None."""
     _order: ClassVar[slice] = slice(None)
     """From the kernels' order of the layers to that of `layers`."""
 
@@ -130,6 +132,10 @@ class NetworkFlow:
     def empty(self, n: int | None = None) -> Array:
         """One state, or a stack of ``n``, uninitialised."""
         return self.kernels.empty(n)
+
+    def state(self, values: np.ndarray) -> Array:
+        """A state with these values, in the layout of a dense one."""
+        return self.kernels.array(values)
 
     def residual(self, theta: Array) -> np.ndarray:
         """e (n,) at ``theta``."""

@@ -51,11 +51,18 @@ class Flow(Protocol):
     """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
 
     @property
+    def first_step(self) -> Any:
+        """The first step of schemes in which it has learning rates of its own; else None."""
+
+    @property
     def n_samples(self) -> int:
         """n."""
 
     def empty(self, n: int | None = None) -> State:
         """One state, or a stack of n slopes, uninitialised."""
+
+    def state(self, values: np.ndarray) -> State:
+        """A state with these values."""
 
     def settle(self, theta: State) -> None:
         """Get ready for a step from theta: the states of the step before may become void."""
@@ -158,8 +165,9 @@ class Attempt:
     point : Point or None
         Where it led; None if it was rejected.
     rejection : str
-        Why it was rejected: ``error``, ``loss``, ``non-finite``, ``at rest`` (the loss falls in
-        no step, however small) or ``restart`` (begin anew from t = 0); empty if it was not.
+        Why it was rejected: ``error``, ``loss``, ``non-finite``, ``diverged`` (not finite after
+        a step that cannot be taken otherwise), ``at rest`` (the loss falls in no step, however
+        small) or ``restart`` (begin anew from t = 0); empty if it was not.
     interpolate : callable or None
         ``interpolate(fraction)`` returns the state at ``time + fraction step`` and e there. The
         state is a buffer of the stepper's: valid until the next call or the next attempt.

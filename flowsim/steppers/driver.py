@@ -28,6 +28,7 @@ from flowsim.errors import StorageError
 from flowsim.kernels.cpu import samples
 from flowsim.steppers.base import Attempt, Flow, Point, Stepper
 from flowsim.steppers.events import COMPLETE, ENDINGS, PREEMPTED, StopRules, Watch
+from flowsim.steppers.first_step import AfterFirstStep
 from flowsim.steppers.interruption import Interrupted, Interruption
 
 MAX_REJECTIONS = 80
@@ -155,6 +156,8 @@ def integrate(
     Outcome
     """
     interruption = interruption or Interruption()
+    if flow.first_step is not None:
+        stepper = AfterFirstStep(stepper, flow.first_step)
     # A step that is far too long overflows; it is rejected as such, and no news to the user.
     with interruption.listening(), np.errstate(over="ignore", invalid="ignore"):
         return _Loop(flow, stepper, rules, observer, interruption).run(continuation)
@@ -357,10 +360,12 @@ def _end_of(attempt: Attempt, before: Point, stop_loss: float) -> Point:
 def hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:
     """Why there is no point in trying a smaller step; empty if there is."""
     tiny = attempt.step <= 4.0 * np.finfo(float).eps * point.time
-    at_rest = attempt.rejection == "at rest"
-    if not (tiny or at_rest) and rejected_in_a_row < MAX_REJECTIONS:
+    at_rest, diverged = attempt.rejection == "at rest", attempt.rejection == "diverged"
+    if not (tiny or at_rest or diverged) and rejected_in_a_row < MAX_REJECTIONS:
         return ""
     where = f"at tau = {point.time:g}, R = {point.loss:.4g}"
+    if diverged:
+        return f"non_finite: R is not finite after the step of {attempt.step:g} {where}"
     if at_rest:
         return (
             f"steady_state: R falls in no step, however small: a minimum or pinned neurons, {where}"
