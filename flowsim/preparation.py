@@ -26,7 +26,7 @@ from flowsim.recording.places import RunPlaces, check_name
 from flowsim.result import Run
 from flowsim.scaling import Scaling
 from flowsim.steppers import LOW_STORAGE
-from flowsim.steppers.methods import choose_method, states_of
+from flowsim.steppers.methods import MethodOptions, choose_method, states_of
 
 Source = str | Path | Mapping[str, Any] | Experiment
 Initial = Mapping[str, np.ndarray] | str | Path | Run
@@ -136,9 +136,14 @@ def _kept_states(section: Integrate) -> int:
     return 3 if section.estimate_error else 1
 
 
+def _needs_dense_rates(method: str, section: Integrate) -> bool:
+    """Whether rates are added up from step to step: then their rank is not n."""
+    return method in LOW_STORAGE or bool(section.momentum)
+
+
 def _factored(network: Network, dataset: Dataset, section: Integrate) -> bool:
     """Whether rates of hidden matrices are kept as factors, whatever the method."""
-    if not isinstance(network, DeepNetwork) or section.method in LOW_STORAGE:
+    if not isinstance(network, DeepNetwork) or _needs_dense_rates(section.method, section):
         return False
     way = choose_deep_passes(section.passes, section.backend, len(dataset.x), network.widths)
     return way == "factored"
@@ -179,7 +184,8 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
         If the state's copies alone take more than the machine's memory.
     """
     section, machine = experiment.integrate, machine_memory()
-    states, kept = states_of(method), _kept_states(section)
+    options = MethodOptions(batch_size=section.batch_size, momentum=section.momentum or 0.0)
+    states, kept = states_of(method, options), _kept_states(section)
     if method not in LOW_STORAGE and _factored(network, dataset, section):
         states = 1
     needed = (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
@@ -256,7 +262,7 @@ def make_flow(
         "passes": section.passes,
     }
     if isinstance(network, DeepNetwork):
-        if method in LOW_STORAGE:
+        if _needs_dense_rates(method, section):
             options["passes"] = "dense"
         return DeepFlow(network, x, y, **options)
     return TwoLayerFlow(network, x, y, **options)

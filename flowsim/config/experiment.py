@@ -290,6 +290,8 @@ def _passes_problems(network: Network | DeepNetworkSection, integrate: Integrate
         return []
     if integrate.method in LOW_STORAGE:
         return [f'{key}: method "{integrate.method}" needs dense rates; set passes = "dense"']
+    if integrate.momentum:
+        return [f'{key}: momentum needs dense rates; set passes = "dense"']
     if integrate.backend != "cpu":
         return [f'{key}: is for backend = "cpu"; set passes = "dense"']
     if isinstance(network, DeepNetworkSection) and network.hidden_layers < 2:

@@ -6,6 +6,7 @@ kernels that pass over it, and the names of its layers.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -115,7 +116,6 @@ class NetworkFlow:
         self.n_passes = 0
         self._mobilities = mobilities
         self._one, self._whole = one, whole
-        self._initial_norms = self._squared(self.initial, None)
 
     @property
     def n_samples(self) -> int:
@@ -232,6 +232,17 @@ class NetworkFlow:
         """Norms of step sum_j weights[j] slopes[j] of each layer (layers,)."""
         return np.sqrt(self.kernels.squared_combination(slopes, weights * step)[self._order])
 
+    def accumulate(self, velocity: Array, factor: float, rate: Array) -> Array:
+        """factor times a stack of one velocity plus a rate, as a new stack of one; dense rates."""
+        new = self.kernels.empty(1)
+        np.multiply(velocity, factor, out=new)
+        new[0] += rate
+        return new
+
+    def batch(self, rows: np.ndarray) -> Self:
+        """The same network, with the same states, on the samples ``rows`` (k,)."""
+        return self.on(self.field.x[rows], self.y[rows])
+
     def settle(self, theta: Array) -> None:
         """Get ready for a step from ``theta``: the states of the step before may become void."""
 
@@ -248,6 +259,10 @@ class NetworkFlow:
     def loss(residual: np.ndarray) -> float:
         """R = 1/(2n) sum e^2."""
         return half_mean_square(residual)
+
+    @cached_property
+    def _initial_norms(self) -> np.ndarray:
+        return self._squared(self.initial, None)
 
     def _squared(self, theta: Array, reference: Array | None) -> np.ndarray:
         """Squared norms of the `groups` on the first copy."""

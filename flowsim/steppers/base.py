@@ -131,6 +131,12 @@ class Flow(Protocol):
     def layer_norms(self, theta: State) -> np.ndarray:
         """Norm of each layer's weights."""
 
+    def batch(self, rows: np.ndarray) -> Flow:
+        """The same network, with the same states, on some of the samples."""
+
+    def accumulate(self, velocity: State, factor: float, rate: State) -> State:
+        """factor times a stack of one velocity plus a rate, as a new stack of one; dense rates."""
+
     def combination_norms(self, slopes: State, weights: np.ndarray, step: float) -> np.ndarray:
         """Norm of step sum_j weights[j] slopes[j] in each layer."""
 
@@ -142,6 +148,8 @@ class Point:
     time: float
     theta: State
     residual: np.ndarray
+    watched: bool = True
+    """Whether the rules that end a run look at R here."""
 
     @property
     def loss(self) -> float:
@@ -152,6 +160,35 @@ class Point:
     def finite(self) -> bool:
         """Whether every residual is a finite number."""
         return all_finite(self.residual)
+
+
+class UnseenPoint(Point):
+    """A point of a method that does not look at all samples: e is computed if it is asked for.
+
+    Its state must then still be valid. Looking counts for nothing: it is not what the method costs.
+
+    Parameters
+    ----------
+    time : float
+    theta : State
+    flow : Flow
+        On all samples.
+    watched : bool
+        Whether the rules that end a run look at R here.
+    """
+
+    def __init__(self, time: float, theta: State, flow: Flow, watched: bool) -> None:
+        self.time, self.theta, self._flow, self.watched = time, theta, flow, watched
+        self._seen: np.ndarray | None = None
+
+    @property
+    def residual(self) -> np.ndarray:  # type: ignore[override]
+        """e (n,)."""
+        if self._seen is None:
+            flow, counts = self._flow, (self._flow.n_rhs, self._flow.n_passes)
+            self._seen = flow.residual(self.theta)
+            flow.n_rhs, flow.n_passes = counts
+        return self._seen
 
 
 @dataclass
@@ -192,10 +229,13 @@ class Stepper(ABC):
     ----------
     states : int
         Copies of the state that it works with, the point's included and the initial one not.
+    told : bool
+        Whether its steps have the size it was given, so that nothing else holds them.
     """
 
     name: ClassVar[str]
     states: int
+    told: bool = False
 
     @abstractmethod
     def start(self, flow: Flow, point: Point) -> None:
