@@ -135,6 +135,23 @@ def test_biases_of_their_own_keep_every_layer_at_order_one():
     assert slopes == pytest.approx(np.zeros(7), abs=0.2)
 
 
+@pytest.mark.parametrize(("name", "power"), [("ip", -0.5), ("mup", 0.0)])
+def test_layers_begin_at_the_sizes_of_their_scheme(name, power):
+    """h_l ~ m^-(l-1)/2 in IP, and as large in every layer of muP: root mean squares over seeds."""
+    widths, sizes = [32, 64, 128, 256], []
+    for width in widths:
+        squares = np.zeros(3)
+        for seed in range(30):
+            flow = DeepFlow(scheme(name, width, 3, seed=seed), PUBLISHED_X, np.zeros(4))
+            signal = flow.field.x
+            for layer, weights in enumerate(matrices(flow, flow.initial)[:3]):
+                squares[layer] += np.mean((signal @ weights) ** 2)
+                signal = np.maximum(signal @ weights, 0.0)
+        sizes.append(squares)
+    powers = np.polyfit(np.log(widths), 0.5 * np.log(sizes), 1)[0]
+    assert powers == pytest.approx(power * np.arange(3), abs=0.05)
+
+
 @pytest.mark.parametrize(("hidden", "expected"), [(1, 0.0), (2, 0.0), (3, -1.0), (4, -2.0)])
 def test_the_integrable_scheme_starts_ever_more_slowly_with_depth(hidden, expected):
     """The first step changes f by m^-(L-2) from L = 2 on: it is K times dR/df."""

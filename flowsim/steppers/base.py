@@ -229,13 +229,10 @@ class Stepper(ABC):
     ----------
     states : int
         Copies of the state that it works with, the point's included and the initial one not.
-    told : bool
-        Whether its steps have the size it was given, so that nothing else holds them.
     """
 
     name: ClassVar[str]
     states: int
-    told: bool = False
 
     @abstractmethod
     def start(self, flow: Flow, point: Point) -> None:

@@ -327,8 +327,7 @@ class _Loop:
                 self._set_counters(self.here)  # without those of the attempt that was given up
             where = f"at tau = {self.point.time:g}, R = {self.point.loss:.4g}"
             reason = f"interrupted: {self.interruption.name} {where}"
-        if not self.stepper.told:
-            reason = explain(reason, self.flow, self.point, self.step, self.counters)
+        reason = explain(reason, self.flow, self.point, self.step, self.counters)
         status = ENDINGS[key_of(reason)]
         where_on = self.here if status == PREEMPTED else self.kept
         return Outcome(status, reason, self.point, self.counters, self.step, where_on)

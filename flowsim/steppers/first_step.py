@@ -37,7 +37,7 @@ class AfterFirstStep(Stepper):
     def __init__(self, stepper: Stepper, first: FirstStep) -> None:
         self._stepper, self._first = stepper, first
         self._taken = False
-        self.states, self.told = stepper.states + 1, stepper.told
+        self.states = stepper.states + 1
 
     def refined(self) -> Stepper:
         return AfterFirstStep(self._stepper.refined(), self._first)

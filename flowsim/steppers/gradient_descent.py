@@ -45,7 +45,6 @@ class GradientDescent(Stepper):
         self.step, self.momentum, self.batches = step, momentum, batches
         self.plain = batches is None and momentum == 0.0
         self.restart = self.plain if restart is None else restart
-        self.told = step is not None
         self.states = 3 if self.plain else 4 + 2 * (momentum > 0.0)
 
     def refined(self) -> GradientDescent:
