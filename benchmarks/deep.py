@@ -37,7 +37,7 @@ class Steps:
         options = MethodOptions(rtol=1e-3, atol=1e-12)
         _, self.stepper = make_stepper(method, options, self.flow.kinked)
         theta = self.flow.initial.copy()
-        self.point = Point(0.0, theta, self.flow.residual(theta))
+        self.point = Point.of(self.flow, 0.0, theta, self.flow.residual(theta))
         self.stepper.start(self.flow, self.point)
 
     def __call__(self) -> None:

@@ -76,7 +76,7 @@ def _fixed_steps(
     states = [flow.initial.copy(), flow.empty()]
     residual = flow.residual(states[0])
     for step in range(steps):
-        point = Point(step * end / steps, states[step % 2], residual)
+        point = Point.of(flow, step * end / steps, states[step % 2], residual)
         out = states[(step + 1) % 2]
         residual = take_stages(flow, tableau, point, end / steps, slopes, out)
     return states[steps % 2], residual

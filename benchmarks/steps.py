@@ -52,7 +52,7 @@ def whole_step(shape: tuple[int, int, int], dtype: str, steps: int) -> dict[str,
     )
     _, stepper = make_stepper(PAIR, MethodOptions(rtol=1e-3, atol=1e-6), flow.kinked)
     theta = flow.initial.copy()
-    point = Point(0.0, theta, flow.residual(theta))
+    point = Point.of(flow, 0.0, theta, flow.residual(theta))
     stepper.start(flow, point)
     out = flow.empty()
     step_times, rhs_times, counts, passes = [], [], [], []

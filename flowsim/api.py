@@ -25,7 +25,6 @@ from flowsim.preparation import (
     make_network,
     resolve,
     resolve_method,
-    scalar_targets,
 )
 from flowsim.recording.observables import Frame
 from flowsim.recording.reader import Ensemble, is_ensemble
@@ -110,8 +109,8 @@ def simulate(
         is copied at each checkpoint.
     dataset, x, y, x_test, y_test : Dataset or arrays, optional
         Data in place of the ``data`` section: x (n, inputs) without the bias coordinate, which is
-        added unless ``data={"bias": False}``; y (n,). ``data={"normalise": "standardise"}`` does to
-        arrays what it does in the section.
+        added unless ``data={"bias": False}``; y (n,), or (n, outputs) for a deep network.
+        ``data={"normalise": "standardise"}`` does to arrays what it does in the section.
     initial : mapping, path or Run, optional
         Initial weights in place of random ones, normalised: ``output_weights`` (m,) and
         ``input_weights`` (d, m), bias weights last (with antisymmetric initial values the second
@@ -288,7 +287,6 @@ def _job(
     places = check_output(output, overwrite, scratch)
     activation = activation or ACTIVATIONS[resolved.network.activation]
     network = make_network(resolved, dataset, activation)
-    scalar_targets(dataset.y, "y")
     method = resolve_method(resolved, network, dataset)
     check_memory(resolved, network, dataset, method)
     return Job(

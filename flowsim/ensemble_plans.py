@@ -14,8 +14,9 @@ from flowsim.execution import method_options, stop_rules
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.choice import choose_way
 from flowsim.kernels.cpu.threads import usable_cores
+from flowsim.kernels.losses import SQUARE
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
-from flowsim.preparation import make_network, resolve_method, scalar_targets
+from flowsim.preparation import make_network, network_targets, resolve_method
 from flowsim.recording.plans import plan_series
 from flowsim.recording.recorder import SeriesPlan
 from flowsim.recording.schedules import Linear, Logarithmic, Never, Schedule
@@ -71,7 +72,7 @@ class Plan:
         return TwoLayerFlow(
             self.network(experiment),
             self.dataset.x,
-            scalar_targets(self.dataset.y, "y"),
+            network_targets(self.dataset.y),
             initial=initial,
             dtype=experiment.integrate.dtype,
             threads=experiment.integrate.threads or usable_cores(),
@@ -94,6 +95,7 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
         None if they have to go the ordinary way.
     """
     section, record = experiment.integrate, experiment.record
+    experiment.check_targets(dataset)
     network = make_network(experiment, dataset, activation)
     if not isinstance(network, TwoLayerNetwork):
         return None
@@ -102,6 +104,7 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
     stepper = METHODS[method](method_options(experiment, dataset.y))
     small = n <= MOST_SAMPLES and work_of_pass(network, n, d) <= _MOST_WORK
     plain = section.backend == "cpu" and not section.estimate_error and section.max_seconds is None
+    plain = plain and section.loss in (None, SQUARE)
     simple = not record.separate and record.kernel.schedule == "none" and dataset.x_test is None
     known = activation.leak is not None and activation.name not in experiment.activations
     if not (small and plain and simple and known):
@@ -110,8 +113,8 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
         return None
     if _way(network, dataset, section) != "piecewise":
         return None
-    flow = TwoLayerFlow(network, dataset.x, scalar_targets(dataset.y, "y"), dtype=section.dtype)
-    series = plan_series(record, flow, {}, None)
+    flow = TwoLayerFlow(network, dataset.x, network_targets(dataset.y), dtype=section.dtype)
+    series = plan_series(record, flow, {}, False)
     rules = stop_rules(experiment)
     if any(moments_of(plan.schedule, rules.t_max) is None for plan in series):
         return None

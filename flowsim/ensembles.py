@@ -23,7 +23,7 @@ from flowsim.execution import Job
 from flowsim.file_groups import attributes, data_group, final_group
 from flowsim.kernels.cpu import member_data, members
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
-from flowsim.preparation import scalar_targets
+from flowsim.preparation import network_targets
 from flowsim.recording.contents import RunContents
 from flowsim.recording.observables import possible_names
 from flowsim.recording.recorder import SeriesPlan
@@ -73,9 +73,8 @@ class Finished:
         counted = results.counters[member]
         counters = Counters(int(counted[member_data.N_STEPS]), int(counted[member_data.N_REJECTED]))
         numbers = results.numbers[member]
-        point = Point(
-            float(numbers[member_data.TIME]), results.theta[member].copy(), results.residual[member]
-        )
+        time = float(numbers[member_data.TIME])
+        point = Point.of(flow, time, results.theta[member].copy(), results.residual[member])
         reason = self._reason(member, flow, point, counters)
         about = {
             **head_of_file(),
@@ -145,7 +144,7 @@ def _columns(rows: np.ndarray) -> dict[str, np.ndarray]:
     columns["residual"] = rows[:, member_data.FIXED_COLUMNS :]
     # Many members run at once, and none of them looks at the clock.
     columns["wall_seconds"] = np.full(len(rows), np.nan)
-    assert set(columns) | {"test_loss"} == set(possible_names(TwoLayerFlow, True))
+    assert set(columns) == set(possible_names(TwoLayerFlow, False))
     return columns
 
 
@@ -308,7 +307,7 @@ def _problem(plan: Plan, network: TwoLayerNetwork) -> member_data.Problem:
     return member_data.Problem(
         x=np.ascontiguousarray(x, dtype),
         x64=x,
-        y=np.ascontiguousarray(scalar_targets(plan.dataset.y, "y"), np.float64),
+        y=np.ascontiguousarray(network_targets(plan.dataset.y), np.float64),
         inner=x @ x.T,
         leak=float(plan.activation.leak),
         like=(dtype.type(0),) * x.shape[1],

@@ -29,7 +29,7 @@ from flowsim.kernels.cpu.threads import one_blas_thread
 from flowsim.networks.deep import DeepNetwork
 from flowsim.networks.flow import NetworkFlow
 from flowsim.networks.two_layer import TwoLayerNetwork
-from flowsim.preparation import check_memory, make_flow, scalar_targets
+from flowsim.preparation import check_memory, make_flow, network_targets
 from flowsim.progress import show_progress
 from flowsim.recording.checkpoint import Checkpoint
 from flowsim.recording.contents import Array
@@ -189,9 +189,9 @@ class _Execution:
         )
         self.stepper = METHODS[job.method](method_options(job.experiment, job.dataset.y))
         self.rules = stop_rules(job.experiment)
-        self.test_residual = _test_residual(job.dataset, self.flow)
+        self.test_flow = _test_flow(job.dataset, self.flow)
         self.plans = plan_series(
-            job.experiment.record, self.flow, job.observables, self.test_residual
+            job.experiment.record, self.flow, job.observables, self.test_flow is not None
         )
         about = attributes(job.experiment, self.flow, job.method)
         self.writer = RunWriter(
@@ -211,7 +211,7 @@ class _Execution:
         try:
             with show_progress(self.job.progress, self.rules) as bar:
                 recorder = Recorder(
-                    self.flow, self.writer, self.plans, self.fingerprint, self.test_residual, bar
+                    self.flow, self.writer, self.plans, self.fingerprint, self.test_flow, bar
                 )
                 outcome = integrate(
                     self.flow,
@@ -233,7 +233,7 @@ class _Execution:
         read = checkpoint.contents
         # Taken out of the checkpoint: the state is held once, not twice.
         theta = self.flow.kernels.array(read.pop("theta"))
-        point = Point(read["time"], theta, read["residual"])
+        point = Point.of(self.flow, read["time"], theta, read["residual"])
         return Continuation(
             point,
             read["counters"],
@@ -344,8 +344,8 @@ def method_options(experiment: Experiment, y: np.ndarray) -> MethodOptions:
     )
 
 
-def _test_residual(dataset: Dataset, flow: NetworkFlow) -> Callable[[Any], np.ndarray] | None:
-    """From a state to f - y on the test set; None where there is none."""
+def _test_flow(dataset: Dataset, flow: NetworkFlow) -> NetworkFlow | None:
+    """The network on the test set; None where there is none."""
     if dataset.x_test is None or dataset.y_test is None:
         return None
-    return flow.on(dataset.x_test, scalar_targets(dataset.y_test, "y_test")).residual
+    return flow.on(dataset.x_test, network_targets(dataset.y_test))

@@ -15,8 +15,9 @@ import flowsim
 from flowsim.config import Experiment
 from flowsim.data import Dataset
 from flowsim.kernels.cpu.threads import usable_cores
+from flowsim.kernels.losses import LOSSES, SQUARE
 from flowsim.networks.flow import NetworkFlow
-from flowsim.preparation import scalar_targets
+from flowsim.preparation import network_targets
 from flowsim.recording.contents import Array, GroupContents
 from flowsim.recording.format import CONVENTION, DEEP_CONVENTION
 from flowsim.steppers.base import Point
@@ -33,7 +34,7 @@ def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[s
     method : str
         With ``auto`` resolved.
     """
-    network = flow.network
+    network, loss = flow.network, flow.loss_function.name
     return {
         "config": experiment.to_toml(),
         "config_hash": experiment.hash(),
@@ -43,7 +44,7 @@ def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[s
         "backend": flow.backend,
         "dtype": str(flow.dtype),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "convention": DEEP_CONVENTION if experiment.network.kind == "deep" else CONVENTION,
+        "convention": _convention(experiment, flow),
         "network": experiment.network.kind,
         "method": method,
         "width": network.width,
@@ -53,19 +54,24 @@ def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[s
         "antisymmetric": network.antisymmetric,
         **network.numbers,
         **({"first_step": json.dumps(flow.first_step.numbers)} if flow.first_step else {}),
+        **({} if loss == SQUARE else {"loss": loss}),
     }
+
+
+def _convention(experiment: Experiment, flow: NetworkFlow) -> str:
+    text = DEEP_CONVENTION if experiment.network.kind == "deep" else CONVENTION
+    return text.replace(LOSSES[SQUARE].formula, flow.loss_function.formula)
 
 
 def data_group(dataset: Dataset) -> GroupContents:
     """Inputs and targets, and what has been done to them."""
     arrays = {
         "x": Array(dataset.x, ("sample", "input"), "inputs, bias coordinate included"),
-        "y": Array(scalar_targets(dataset.y, "y"), ("sample",), "targets", "y"),
+        "y": _targets(dataset.y, "sample", "targets"),
     }
     if dataset.x_test is not None and dataset.y_test is not None:
         arrays["x_test"] = Array(dataset.x_test, ("test_sample", "input"), "inputs of the test set")
-        y_test = scalar_targets(dataset.y_test, "y_test")
-        arrays["y_test"] = Array(y_test, ("test_sample",), "targets of the test set", "y")
+        arrays["y_test"] = _targets(dataset.y_test, "test_sample", "targets of the test set")
     done = dataset.normalisation
     if done.shift is not None and done.scale is not None:
         # With the bias coordinate, which stays as it is, they go with x column by column.
@@ -77,6 +83,11 @@ def data_group(dataset: Dataset) -> GroupContents:
         arrays["input_scale"] = Array(scale, ("input",), f"scale {what}")
     about = {"bias": dataset.bias, "kind": dataset.kind, "normalisation": done.name}
     return GroupContents(arrays, attributes={**about, **dataset.notes})
+
+
+def _targets(y: np.ndarray, axis: str, what: str) -> Array:
+    values = network_targets(y)
+    return Array(values, (axis, "output")[: values.ndim], what, "y")
 
 
 def final_group(
@@ -115,7 +126,7 @@ def _final_weights(flow: NetworkFlow, weights: Mapping[str, np.ndarray]) -> dict
 def _final_numbers(
     flow: NetworkFlow, point: Point, counters: Counters, sup_relative_change: np.ndarray
 ) -> dict[str, Array]:
-    change = flow.relative_change(point.theta)
+    change, loss = flow.relative_change(point.theta), flow.loss_function
     operator = getattr(flow, "operator_change", None)
     rd = "RD = |theta(t) - theta(0)| / |theta(0)| of each group of weights"
     layers = ("layer",)
@@ -126,8 +137,8 @@ def _final_numbers(
         )
     return {
         "time": Array(np.array(point.time), (), "tau at the end", "tau"),
-        "loss": Array(np.array(point.loss), (), "R = 1/(2n) sum_i e_i^2", "y^2"),
-        "residual": Array(point.residual, ("sample",), "e_i = f(x_i) - y_i", "y"),
+        "loss": Array(np.array(point.loss), (), loss.formula, loss.units),
+        "residual": Array(point.residual, flow.output_dims, "e_i = f(x_i) - y_i", "y"),
         "relative_change": Array(change, layers, rd),
         "sup_relative_change": Array(
             sup_relative_change, layers, "largest RD of the recorded rows"
@@ -142,7 +153,7 @@ def _final_numbers(
 def final_template(flow: NetworkFlow, estimated: bool) -> GroupContents:
     """The end of a run that has not ended: the same arrays, NaN where they hold real numbers."""
     unknown = np.full(len(flow.groups), np.nan)
-    nothing = Point(math.nan, flow.initial, np.full(flow.n_samples, np.nan))
+    nothing = Point(math.nan, flow.initial, np.full(flow.y.shape, np.nan), math.nan)
     estimate = estimate_template(flow.groups) if estimated else {}
     numbers = {**_final_numbers(flow, nothing, Counters(), unknown), **estimate}
     for array in numbers.values():

@@ -17,7 +17,7 @@ from flowsim.errors import ConfigError
 from flowsim.execution import Job, carry_out
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.kernels.cpu.threads import usable_cores
-from flowsim.preparation import check_memory, make_network, resolve_method, scalar_targets
+from flowsim.preparation import check_memory, make_network, resolve_method
 from flowsim.recording.ensemble import write_ensemble
 from flowsim.recording.format import LAYERS
 from flowsim.result import Run
@@ -203,7 +203,7 @@ def _run_group(
 def _job(experiment: Experiment, dataset: Dataset, activation: Activation | None) -> Job:
     activation = activation or ACTIVATIONS[experiment.network.activation]
     network = make_network(experiment, dataset, activation)
-    scalar_targets(dataset.y, "y")
+    experiment.check_targets(dataset)
     method = resolve_method(experiment, network, dataset)
     check_memory(experiment, network, dataset, method)
     return Job(experiment, dataset, network, method)

@@ -19,6 +19,7 @@ from flowsim.errors import ConfigError, FlowsimError
 from flowsim.kernels import choose_deep_passes
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.kernels.cpu.threads import usable_cores
+from flowsim.kernels.losses import SQUARE
 from flowsim.networks.deep import DeepFlow, DeepNetwork
 from flowsim.networks.flow import Network
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
@@ -72,6 +73,7 @@ def resolve(
     resolved = load_experiment(experiment or {}, overrides=overrides, activations=own)
     if dataset is None:
         return resolved, resolved.make_dataset()
+    resolved.check_targets(dataset)
     if (activation or ACTIVATIONS[resolved.network.activation]).homogeneous:
         dataset.warn_of_parallel_inputs()
     return resolved, dataset
@@ -120,6 +122,11 @@ _SHARE = 0.8
 """Of the machine's memory that ``auto`` means to fill with copies of the state at the most."""
 
 
+_MANY_OUTPUTS = 2048
+"""Rows of K up to which ``auto`` takes a method that needs it, where samples have several outputs:
+its largest eigenvalue then costs about as much as a hundred passes at width 1,000."""
+
+
 def machine_memory() -> float:
     """Bytes of memory that the machine has, used or not; infinity where it does not tell.
 
@@ -164,7 +171,10 @@ def resolve_method(experiment: Experiment, network: Network, dataset: Dataset) -
     room = _SHARE * machine_memory() / network.state_bytes(dataset.n_inputs, section.dtype)
     if _factored(network, dataset, section):
         room = math.inf  # every method works in two copies of the largest matrix
-    return choose_method(network.activation.kinked, section.rtol, room - _kept_states(section))
+    kinked = network.activation.kinked
+    if dataset.n_outputs > 1 and dataset.y.size > _MANY_OUTPUTS:
+        kinked = False  # K would cost more than what embedded pairs spend on kinks
+    return choose_method(kinked, section.rtol, room - _kept_states(section))
 
 
 def check_memory(experiment: Experiment, network: Network, dataset: Dataset, method: str) -> None:
@@ -181,9 +191,10 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
     Raises
     ------
     FlowsimError
-        If the state's copies alone take more than the machine's memory.
+        If the state's copies alone take more than the machine's memory, or K does.
     """
     section, machine = experiment.integrate, machine_memory()
+    _check_kernel(experiment, network, dataset, method)
     options = MethodOptions(batch_size=section.batch_size, momentum=section.momentum or 0.0)
     states, kept = states_of(method, options), _kept_states(section)
     if method not in LOW_STORAGE and _factored(network, dataset, section):
@@ -194,6 +205,28 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
             f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB with "
             f'integrate.method = "{method}", the machine has {machine / 2**30:.3g}; take a smaller '
             'width, dtype = "float32" or a method with fewer copies of the state'
+        )
+
+
+def _check_kernel(experiment: Experiment, network: Network, dataset: Dataset, method: str) -> None:
+    """Refuse a method or a record that needs K where K cannot fit."""
+    section, kept = experiment.integrate, experiment.record.kernel.schedule != "none"
+    # A step of descent is chosen on the first batch.
+    samples = dataset.n_samples if kept else min(dataset.n_samples, section.batch_size or 2**63)
+    size = samples * dataset.n_outputs
+    needs = method in ("euler", "heun") or (method == "gradient-descent" and section.step is None)
+    if not (needs or kept):
+        return
+    # The layers' Gram matrices, K, and what its eigenvalues are found in.
+    needed, machine = 8.0 * size**2 * (len(network.layers) + 2), machine_memory()
+    if needed > machine:
+        remedy = (
+            f'another method than "{method}", such as "tsit54"' if needs else "no record.kernel"
+        )
+        raise FlowsimError(
+            f"data: K of {samples} samples with {dataset.n_outputs} outputs needs at "
+            f"least {needed / 2**30:.3g} GiB, the machine has {machine / 2**30:.3g}; take fewer "
+            f"samples or {remedy}"
         )
 
 
@@ -223,6 +256,7 @@ def make_network(
             seed=section.seed,
             biases=section.biases,
             mobility=section.mobility,
+            n_outputs=dataset.n_outputs,
         )
     assert isinstance(scaling, Scaling)
     return TwoLayerNetwork(
@@ -253,9 +287,10 @@ def make_flow(
     initial : array, optional
         Initial state; drawn from the seed if absent.
     """
-    x, y = dataset.x, scalar_targets(dataset.y, "y")
+    x, y = dataset.x, network_targets(dataset.y)
     options: dict[str, Any] = {
         "initial": initial,
+        "loss": section.loss or SQUARE,
         "backend": section.backend,
         "dtype": section.dtype,
         "threads": section.threads or usable_cores(),
@@ -268,27 +303,14 @@ def make_flow(
     return TwoLayerFlow(network, x, y, **options)
 
 
-def scalar_targets(y: np.ndarray, name: str) -> np.ndarray:
-    """Targets (n,) of a network with one output.
+def network_targets(y: np.ndarray) -> np.ndarray:
+    """Targets as a flow takes them: (n,) of one output, (n, o) of several.
 
     Parameters
     ----------
     y : (n,) or (n, o) array
-    name : str
-        For the message.
-
-    Raises
-    ------
-    ConfigError
-        If there are several columns.
     """
-    if y.ndim == 2 and y.shape[1] == 1:
-        return y[:, 0]
-    if y.ndim != 1:
-        raise ConfigError(
-            f"data.{name}: {y.shape[1]} columns; the network has one output, give one column"
-        )
-    return y
+    return y[:, 0] if y.ndim == 2 and y.shape[1] == 1 else y
 
 
 def initial_state(

@@ -40,7 +40,7 @@ class DeepReferenceKernels(ReferenceSteps):
         return self.layout.weights(theta[copy], layer)
 
     def _forward(self, row: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """A_0, ..., A_L and the output (n, 1); sigma'(z_1), ..., sigma'(z_L)."""
+        """A_0, ..., A_L and the outputs (n, o); sigma'(z_1), ..., sigma'(z_L)."""
         field, activation = self.field, self.field.activation
         signals, derivatives = [field.x], []
         for layer in range(self._layers):
@@ -55,9 +55,11 @@ class DeepReferenceKernels(ReferenceSteps):
             signals.append(z)
         return signals, derivatives
 
-    def _backward(self, row: np.ndarray, derivatives: list[np.ndarray]) -> list[np.ndarray]:
-        """Derivatives of f by z_1, ..., z_(L+1), each (n, m_l)."""
-        back = [np.ones((self.n_samples, 1))]
+    def _backward(
+        self, row: np.ndarray, derivatives: list[np.ndarray], of_outputs: np.ndarray
+    ) -> list[np.ndarray]:
+        """Derivatives by z_1, ..., z_(L+1), each (n, m_l), of what has these (n, o) by f."""
+        back = [of_outputs]
         for layer in range(self._layers - 1, 0, -1):
             weights = self.layout.weights(row, layer)
             pulled = self.field.multipliers[layer] * (back[0] @ weights.T)
@@ -66,21 +68,22 @@ class DeepReferenceKernels(ReferenceSteps):
 
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         rows = np.asarray(theta, np.float64)
-        return np.sum([self._forward(row)[0][-1][:, 0] for row in rows], axis=0)
+        f = np.sum([self._forward(row)[0][-1] for row in rows], axis=0)
+        return f[:, 0] if self.field.n_outputs == 1 else f
 
     def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
         field = self.field
-        pull = -residual[:, None] / self.n_samples
+        pull = -residual.reshape(self.n_samples, -1) / self.n_samples
         for row, target in zip(np.asarray(theta, np.float64), out, strict=True):
             signals, derivatives = self._forward(row)
-            for layer, back in enumerate(self._backward(row, derivatives)):
+            for layer, back in enumerate(self._backward(row, derivatives, pull)):
                 mobility = field.mobilities[layer]
-                rate = mobility * field.multipliers[layer] * (signals[layer].T @ (pull * back))
+                rate = mobility * field.multipliers[layer] * (signals[layer].T @ back)
                 self.layout.weights(target, layer)[...] = rate
                 bias = self.layout.bias(target, layer)
                 if bias is not None:
                     assert field.bias_multipliers is not None
-                    bias[...] = mobility * field.bias_multipliers[layer] * (pull * back).sum(axis=0)
+                    bias[...] = mobility * field.bias_multipliers[layer] * back.sum(axis=0)
 
     def _squares(self, values: np.ndarray) -> np.ndarray:
         """Sums of squares of each layer of an array (copies, parameters)."""
@@ -99,13 +102,16 @@ class DeepReferenceKernels(ReferenceSteps):
 
     def grams(self, theta: np.ndarray) -> np.ndarray:
         """(B_l B_l^T) * (A_(l-1) A_(l-1)^T), entry by entry, summed over the copies."""
-        field, n = self.field, self.n_samples
-        grams = np.zeros((self._layers, n, n))
+        field, n, o = self.field, self.n_samples, self.field.n_outputs
+        grams = np.zeros((self._layers, n, o, n, o))
         for row in np.asarray(theta, np.float64):
             signals, derivatives = self._forward(row)
-            for layer, back in enumerate(self._backward(row, derivatives)):
-                inner = field.multipliers[layer] ** 2 * (signals[layer] @ signals[layer].T)
+            each = np.eye(o)[:, None] * np.ones((n, 1))
+            backs = [self._backward(row, derivatives, of_outputs) for of_outputs in each]
+            for layer, signal in enumerate(signals[:-1]):
+                inner = field.multipliers[layer] ** 2 * (signal @ signal.T)
                 if field.bias_multipliers is not None and layer > 0:
                     inner = inner + field.bias_multipliers[layer] ** 2
-                grams[layer] += (back @ back.T) * inner
-        return grams
+                back = np.stack([of_one[layer] for of_one in backs], axis=1)  # (n, o, m_l)
+                grams[layer] += np.tensordot(back, back, axes=(2, 2)) * inner[:, None, :, None]
+        return grams.reshape(self._layers, n * o, n * o)

@@ -4,7 +4,8 @@ A backend binds the inputs, the activation and the factors of the vector field o
 offers passes over the neurons. The state of a two-layer network is one C-contiguous array
 (1 + d, neurons), row 0 the output weights and the others the input weights, neurons last; that of
 a deep one is described with `DeepField`. A *slope* is a rate d theta / d time. Everything of size
-n (outputs f, residual) is float64 whatever the dtype of the state.
+n (outputs f, residual) is float64 whatever the dtype of the state. What passes call the residual
+is n dR/df of any loss, e = f - y for the square one; both are (n,), or (n, o) with o > 1 outputs.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class DeepField:
         None for a network without biases besides those in ``x``; the first is not used.
     copies : int
         Networks whose outputs are summed: 2 for antisymmetric initial values.
+    n_outputs : int
+        o.
     """
 
     x: np.ndarray
@@ -79,11 +82,13 @@ class DeepField:
     mobilities: np.ndarray
     bias_multipliers: np.ndarray | None = None
     copies: int = 1
+    n_outputs: int = 1
 
     @property
     def layout(self) -> DeepLayout:
         """Where the layers are in a state."""
-        return DeepLayout((self.x.shape[1], *self.widths, 1), self.bias_multipliers is not None)
+        sizes = (self.x.shape[1], *self.widths, self.n_outputs)
+        return DeepLayout(sizes, self.bias_multipliers is not None)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,7 @@ class DeepLayout:
     Parameters
     ----------
     sizes : tuple of int
-        d, m_1, ..., m_L, 1.
+        d, m_1, ..., m_L, o.
     biases : bool
     """
 
@@ -228,7 +233,10 @@ class FlowKernels(Protocol):
         """Sums of (sum_j weights[j] slopes[j])^2 of each layer over all copies (layers,)."""
 
     def grams(self, theta: Array) -> np.ndarray:
-        """Gram matrices (layers, n, n) of each layer's derivative of f, without mobilities."""
+        """Gram matrices (layers, n, n) of each layer's derivative of f, without mobilities.
+
+        With o > 1 outputs (layers, n o, n o), in the order of ``f.reshape(-1)``.
+        """
 
 
 class DeepKernels(FlowKernels, Protocol):

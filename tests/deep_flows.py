@@ -28,11 +28,11 @@ SIGMA = {
 }
 
 
-def make_inputs(n=5, d=3, seed=0):
+def make_inputs(n=5, d=3, seed=0, outputs=1):
     generator = np.random.default_rng(seed)
     x = generator.normal(size=(n, d))
     x[:, -1] = 1.0
-    return x, generator.normal(size=n)
+    return x, generator.normal(size=n if outputs == 1 else (n, outputs))
 
 
 def make_network(hidden=2, width=7, activation="tanh", **options):
@@ -69,11 +69,11 @@ def rate_of(flow, theta, residual):
 
 
 def outputs(flow, theta):
-    """f (n,) of a state that may be complex."""
+    """f (n,), or (n, o) of several outputs, of a state that may be complex."""
     field, total = flow.field, 0.0
     for row in theta:
         rest, signal, fan_in = row, field.x, field.x.shape[1]
-        sizes = [*field.widths, 1]
+        sizes = [*field.widths, flow.n_outputs]
         for layer, fan_out in enumerate(sizes):
             weights, rest = rest[: fan_in * fan_out], rest[fan_in * fan_out :]
             signal = field.multipliers[layer] * (signal @ weights.reshape(fan_in, fan_out))
@@ -84,17 +84,22 @@ def outputs(flow, theta):
                 signal = SIGMA[field.activation.name](signal)
             fan_in = fan_out
         assert rest.size == 0
-        total = total + signal[:, 0]
-    return total
+        total = total + signal
+    return total[:, 0] if flow.n_outputs == 1 else total
 
 
 def jacobian(flow, theta):
-    """df_i / dtheta_p (n, copies, parameters)."""
-    columns = np.empty((flow.n_samples, *theta.shape))
+    """df_i / dtheta_p (n, copies, parameters); rows i o + k of several outputs."""
+    return derivative(lambda state: outputs(flow, state).reshape(-1), theta)
+
+
+def derivative(function, theta):
+    """Of a vector by every parameter (entries, copies, parameters)."""
+    columns = np.empty((len(function(theta)), *theta.shape))
     for place in np.ndindex(theta.shape):
         shifted = np.array(theta, complex)
         shifted[place] += 1j * TINY
-        columns[(slice(None), *place)] = outputs(flow, shifted).imag / TINY
+        columns[(slice(None), *place)] = function(shifted).imag / TINY
     return columns
 
 

@@ -43,7 +43,7 @@ class Keeper(Trace):
 
     def keep(self, continuation):
         point = continuation.point
-        copy = Point(point.time, point.theta.copy(), point.residual.copy())
+        copy = Point(point.time, point.theta.copy(), point.residual.copy(), point.loss)
         stepper = {
             name: value.copy() if isinstance(value, np.ndarray) else json.loads(json.dumps(value))
             for name, value in continuation.stepper.items()
@@ -136,7 +136,7 @@ class Stubborn(Euler):
     name = "stubborn"
 
     def attempt(self, flow, point, limit):
-        if self._shrink * self._largest_step(point) > limit and self._shrink == 1.0:
+        if self._shrink * self._largest_step(flow, point) > limit and self._shrink == 1.0:
             self._shrink = 2.0**-6
             return Attempt(limit, rejection="loss")
         return super().attempt(flow, point, limit)

@@ -51,10 +51,12 @@ def test_rates_are_gradients(activation, hidden, way):
 
 
 @WAYS
-@pytest.mark.parametrize("hidden", [1, 2, 4])
-def test_tangent_kernel_is_that_of_the_jacobian(hidden, way):
-    network = make_network(hidden, 6, "gelu", biases=True, antisymmetric=hidden == 2)
-    flow, theta = make_flow(network, way=way)
+@pytest.mark.parametrize(("hidden", "outputs"), [(1, 1), (2, 1), (4, 1), (1, 2), (2, 3)])
+def test_tangent_kernel_is_that_of_the_jacobian(hidden, outputs, way):
+    network = make_network(
+        hidden, 6, "gelu", biases=True, antisymmetric=hidden == 2, n_outputs=outputs
+    )
+    flow, theta = make_flow(network, make_inputs(outputs=outputs), way=way)
     kernel, full = flow.tangent_kernel(theta), jacobian(flow, np.asarray(theta))
     close(kernel.matrix, np.einsum("icp,p,jcp->ij", full, mobilities(flow), full), 1e-12)
     residual, rate = flow.residual(theta), flow.empty(1)
@@ -108,11 +110,12 @@ def test_backends_agree(passes, dtype, tolerance, case):
     hidden = int(generator.integers(2, 5)) if activation != "x2_tanh_x" else 2
     copies, biases = (bool(generator.integers(2)) for _ in range(2))
     width, n = int(generator.integers(1, 150)), int(generator.integers(1, 40))
-    exponents = [(0.0, 0.0, 0.0), *[(0.5, 0.0, 0.0)] * hidden]
+    exponents, outputs = [(0.0, 0.0, 0.0), *[(0.5, 0.0, 0.0)] * hidden], 1 + case % 3
     network = make_network(
-        hidden, width, activation, exponents=exponents, antisymmetric=copies, biases=biases
-    )
-    inputs = make_inputs(n, 3, case)
+        hidden, width, activation, exponents=exponents, antisymmetric=copies, biases=biases,
+        n_outputs=outputs,
+    )  # fmt: skip
+    inputs = make_inputs(n, 3, case, outputs)
     threads = int(generator.integers(1, 4))
     flows = [
         make_flow(network, inputs, way=("reference", "dense"), dtype=dtype, moved=0.1),
@@ -213,13 +216,14 @@ def test_one_hidden_layer_is_the_two_layer_network(activation, method, antisymme
     np.testing.assert_allclose(ends[1], ends[0], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_original_and_normalised_flow_are_the_same(activation):
+@pytest.mark.parametrize(("activation", "outputs"), [("relu", 1), ("gelu", 1), ("relu", 3)])
+def test_original_and_normalised_flow_are_the_same(activation, outputs):
     """The same f after every one of 300 equal steps, to rounding."""
     network = DeepNetwork(
-        DeepScaling.from_gammas(30, 0.1, -0.2, 1.4), ACTIVATIONS[activation], biases=True
-    )
-    x, y = make_inputs(4)
+        DeepScaling.from_gammas(30, 0.1, -0.2, 1.4), ACTIVATIONS[activation], biases=True,
+        n_outputs=outputs,
+    )  # fmt: skip
+    x, y = make_inputs(4, outputs=outputs)
     original_network = network.in_original_variables()
     arrays = DeepFlow(network, x, y).parameters(network.initial_values(3))
     arrays["hidden_biases_2"] = np.linspace(-1.0, 1.0, 30)

@@ -115,6 +115,27 @@ def test_factors_are_the_same_descent():
         np.testing.assert_allclose(runs[1].final[name], runs[0].final[name], rtol=1e-9, atol=1e-12)
 
 
+def test_batches_are_of_any_loss_and_number_of_outputs(tmp_path):
+    """Softmax, three classes: the first step is that of the first batch alone, and all learn."""
+    labels = np.eye(3)[GENERATOR.integers(0, 3, size=len(X))]
+    options = {"method": "gradient-descent", "step": 0.2, "stop_loss": 0.0, "loss": "softmax"}
+
+    def train(x, y, **more):
+        return fs.simulate(
+            network={"kind": "deep", "width": 40, "activation": "tanh", "antisymmetric": True},
+            scaling={"scheme": "mup"}, integrate=options | more, x=x, y=y,
+        )  # fmt: skip
+
+    rows = Batches(6, 0).rows(0, len(X))
+    one = train(X, labels, batch_size=6, max_steps=1)
+    alone = train(X[rows], labels[rows], max_steps=1)
+    for name in ("input_weights", "hidden_weights_2", "output_weights"):
+        np.testing.assert_allclose(one.final[name], alone.final[name], rtol=1e-12, atol=1e-14)
+    whole = train(X, labels, batch_size=6, momentum=0.9, max_steps=300)
+    assert whole.observables["loss"][0] == pytest.approx(np.log(3.0))
+    assert whole.observables["accuracy"][-1] > 0.9
+
+
 class Looks(TwoLayerFlow):
     """Counts how often all samples are looked at."""
 

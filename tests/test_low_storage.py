@@ -17,7 +17,7 @@ from flowsim.steppers.tableaux.rdpk35 import RDPK35
 def start_at(flow, step, rtol=1e30):
     """A pair about to take a step of a given size, whatever its error."""
     theta = flow.initial.copy()
-    point = Point(0.0, theta, flow.residual(theta))
+    point = Point.of(flow, 0.0, theta, flow.residual(theta))
     stepper = LowStoragePair(RDPK35, rtol=rtol, atol=0.0, first=step)
     stepper.start(flow, point)
     return stepper, point

@@ -32,11 +32,11 @@ def fixed_steps(flow, tableau, end, steps):
     slopes = flow.empty(tableau.stages)
     spare = [flow.empty(), flow.empty()]
     theta = flow.initial.copy()
-    point = Point(0.0, theta, flow.residual(theta))
+    point = Point.of(flow, 0.0, theta, flow.residual(theta))
     for index in range(steps):
         out = spare[index % 2]
         residual = take_stages(flow, tableau, point, end / steps, slopes, out)
-        point = Point(point.time + end / steps, out, residual)
+        point = Point.of(flow, point.time + end / steps, out, residual)
     return point
 
 

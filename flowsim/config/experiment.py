@@ -24,6 +24,7 @@ from flowsim.deep_scaling import DEEP_SCHEMES, DeepScaling
 from flowsim.errors import ConfigError, DataWarning
 from flowsim.kernels import DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
+from flowsim.kernels.losses import LOSSES
 from flowsim.scaling import Scaling
 from flowsim.steppers import LOW_STORAGE
 
@@ -145,10 +146,27 @@ class Experiment:
             If the targets contradict each other, so that the loss cannot reach 0.
         """
         dataset = _make_samples(self.data)
+        self.check_targets(dataset)
         activation = ACTIVATIONS.get(self.network.activation)
         if activation is not None and activation.homogeneous:
             dataset.warn_of_parallel_inputs()
         return dataset
+
+    def check_targets(self, dataset: Dataset) -> None:
+        """Check that the network has outputs, and the loss a value, for these targets.
+
+        Parameters
+        ----------
+        dataset : Dataset
+            That of the experiment, or what a script gives in its place.
+
+        Raises
+        ------
+        ConfigError
+            If they do not.
+        """
+        if problems := _target_problems(dataset, self.network, self.integrate):
+            raise ConfigError(problems)
 
     def with_overrides(self, overrides: Overrides) -> Experiment:
         """Return another experiment, with some keys changed.
@@ -256,7 +274,7 @@ def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DataWarning)  # comes with make_dataset
-                _make_samples(data)
+                problems += _target_problems(_make_samples(data), network, integrate)
         except ConfigError as error:
             problems += error.problems
     return problems
@@ -316,17 +334,29 @@ def _scheme_problems(
 
 
 def _make_samples(section: DataSection) -> Dataset:
-    """Make a data set that a network with one output can be trained on."""
+    """Make the data set of a section."""
     try:
-        dataset = section.make()
+        return section.make()
     except ConfigError as error:
         raise ConfigError(_in_section("data", error.problems)) from None
-    if dataset.y.ndim != 1:
-        raise ConfigError(
-            f"data.y: has {dataset.y.shape[1]} columns, but the network has one output; "
-            "give one target for every sample"
-        )
-    return dataset
+
+
+def _target_problems(
+    dataset: Dataset, network: Section | None, integrate: Section | None
+) -> list[str]:
+    """Check the targets against those sections that are valid."""
+    if dataset.n_outputs > 1 and isinstance(network, Network):
+        return [
+            f"data.y: has {dataset.n_outputs} columns, but the network has one output; give one "
+            'target for every sample, or set network.kind = "deep", which has as many outputs'
+        ]
+    if not isinstance(integrate, Integrate) or integrate.loss is None:
+        return []
+    loss, problems = LOSSES[integrate.loss], []
+    for name, y in (("y", dataset.y), ("y_test", dataset.y_test)):
+        if y is not None and (problem := loss.problem(y)):
+            problems.append(f'data.{name}: {problem} (integrate.loss = "{loss.name}")')
+    return problems
 
 
 def _unknown_section(key: str, value: Any) -> str:

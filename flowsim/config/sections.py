@@ -11,6 +11,7 @@ from flowsim.config.problems import unknown_choice
 from flowsim.deep_scaling import layer_names
 from flowsim.kernels import BACKENDS, DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
+from flowsim.kernels.losses import LOSSES
 from flowsim.steppers import METHOD_NAMES
 
 DTYPES = {"float64": 1e-13, "float32": 1e-6}
@@ -111,12 +112,15 @@ class DeepNetworkSection(NetworkSection):
 
 
 class Integrate(Section):
-    """``[integrate]``: how the flow is integrated, and when it stops.
+    """``[integrate]``: which flow is integrated, how, and when it stops.
 
+    The ``loss`` is here, and not among the data, which a script may replace as a whole.
     ``atol`` is by default what rounding leaves of the residuals, whatever ``stop_loss``: where a
     run is to end must not change its steps.
     """
 
+    # None is in no configuration, so that runs from before keep their hash: the square loss.
+    loss: Annotated[str, one_of(LOSSES)] | None = Field(default=None, examples=["softmax"])
     method: Annotated[str, one_of(METHOD_NAMES)] = "auto"
     dtype: Annotated[str, one_of(DTYPES)] = "float64"
     backend: Annotated[str, one_of(BACKENDS)] = "cpu"

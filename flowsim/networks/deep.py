@@ -19,6 +19,7 @@ from flowsim.kernels import choose_deep_passes, deep_kernels
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.factored import FactoredKernels
 from flowsim.kernels.interface import Array, DeepField, DeepKernels, DeepLayout
+from flowsim.kernels.losses import SQUARE
 from flowsim.networks.first_step import FirstStepOfFlow
 from flowsim.networks.flow import NetworkFlow
 from flowsim.networks.operator_norm import difference_norm
@@ -50,6 +51,8 @@ class DeepNetwork:
         Extra factors of the layers' mobilities, by `layer_names`; 0 freezes a layer.
     variables : {"normalised", "original"}
         In original variables the weights carry their standard deviations.
+    n_outputs : int
+        o.
     """
 
     scaling: DeepScaling
@@ -60,6 +63,7 @@ class DeepNetwork:
     biases: bool = False
     mobility: Mapping[str, float] = field(default_factory=dict)
     variables: str = "normalised"
+    n_outputs: int = 1
 
     @property
     def width(self) -> int:
@@ -95,6 +99,7 @@ class DeepNetwork:
             "widths": " ".join(map(str, self.widths)),
             "biases": self.biases,
             **gammas,
+            **({"n_outputs": self.n_outputs} if self.n_outputs > 1 else {}),
             "kappa": scaling.kappa,
             "alpha": scaling.alpha,
             "exponents": json.dumps(exponents),
@@ -108,7 +113,7 @@ class DeepNetwork:
 
     def layout(self, n_inputs: int) -> DeepLayout:
         """Where the layers are in a state, for d = ``n_inputs``."""
-        return DeepLayout((n_inputs, *self.widths, 1), self.biases)
+        return DeepLayout((n_inputs, *self.widths, self.n_outputs), self.biases)
 
     def state_bytes(self, n_inputs: int, dtype: str | np.dtype) -> int:
         """Bytes of one copy of the state (of a method's copies, not of the network's)."""
@@ -180,13 +185,13 @@ class DeepNetwork:
         """Parameter arrays with the names of their axes, as in files."""
         hidden = len(self.layers) - 1
         axes = ["input", *(f"neuron_{number}" for number in range(1, hidden + 1))]
+        output = ("output",) if self.n_outputs > 1 else ()
         dims: dict[str, tuple[str, ...]] = {}
         for prefix in ("", _SECOND)[: self.copies]:
             for layer, name in enumerate(self.layers):
-                inner = (axes[layer], axes[layer + 1]) if layer < hidden else (axes[layer],)
-                dims[f"{prefix}{_array_name(name, 'weights')}"] = inner
+                own = (axes[layer + 1],) if layer < hidden else output
+                dims[f"{prefix}{_array_name(name, 'weights')}"] = (axes[layer], *own)
                 if self.biases and layer > 0:
-                    own = (axes[layer + 1],) if layer < hidden else ()
                     dims[f"{prefix}{_array_name(name, 'biases')}"] = own
         return dims
 
@@ -202,6 +207,7 @@ class DeepNetwork:
             mobilities=factors * np.array([scale.rate for scale in scales]),
             bias_multipliers=self.bias_multipliers(scales) if self.biases else None,
             copies=self.copies,
+            n_outputs=self.n_outputs,
         )
 
     def bias_multipliers(self, scales: Sequence[LayerScale]) -> np.ndarray:
@@ -223,9 +229,11 @@ class DeepFlow(NetworkFlow):
     ----------
     network : DeepNetwork
     x, y : (n, d), (n,) arrays
-        Inputs (bias coordinate included) and targets.
+        Inputs (bias coordinate included) and targets, (n, o) with o > 1 outputs.
     initial : (copies, parameters) array, optional
         Initial state; drawn from the seed if absent.
+    loss : str
+        See `flowsim.kernels.losses.LOSSES`.
     backend, dtype, threads, passes
         See `flowsim.kernels.deep_kernels`.
     """
@@ -241,6 +249,7 @@ class DeepFlow(NetworkFlow):
         y: np.ndarray,
         *,
         initial: Array | None = None,
+        loss: str = SQUARE,
         backend: str = "cpu",
         dtype: str | np.dtype = "float64",
         threads: int = 1,
@@ -262,6 +271,7 @@ class DeepFlow(NetworkFlow):
             1,
             network.copies,
             kinked=network.activation.kinked,
+            loss=loss,
             backend=backend,
             dtype=dtype,
             threads=threads,
@@ -368,10 +378,10 @@ def _named(
     found: dict[str, np.ndarray] = {}
     for layer, name in enumerate(layers):
         weights, bias = layout.weights(row, layer), layout.bias(row, layer)
-        last = layer == len(layers) - 1
-        found[f"{prefix}{_array_name(name, 'weights')}"] = weights[:, 0] if last else weights
+        single = layer == len(layers) - 1 and layout.sizes[-1] == 1
+        found[f"{prefix}{_array_name(name, 'weights')}"] = weights[:, 0] if single else weights
         if bias is not None:
             found[f"{prefix}{_array_name(name, 'biases')}"] = (
-                bias[0:1].reshape(()) if last else bias
+                bias[0:1].reshape(()) if single else bias
             )
     return found

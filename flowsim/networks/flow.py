@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Protocol, Self
 import numpy as np
 
 from flowsim.kernels.activations import Activation
-from flowsim.kernels.cpu.samples import half_mean_square
 from flowsim.kernels.interface import Array, FlowKernels
+from flowsim.kernels.losses import SQUARE
+from flowsim.networks.risk import Risk
 from flowsim.networks.tangent_kernel import TangentKernel
 
 
@@ -48,15 +49,15 @@ class Network(Protocol):
         """Bytes of one copy of the state."""
 
 
-class NetworkFlow:
+class NetworkFlow(Risk):
     """The flow of a network on its data, on one backend.
 
     Parameters
     ----------
     kernels : FlowKernels
         Bound to the network's vector field.
-    y : (n,) array
-        Targets.
+    y : (n,) or (n, o) array
+        Targets; with o > 1 outputs all that is said to be (n,) is (n, o).
     initial : state
         In the kernels' layout.
     mobilities : (layers,) array
@@ -65,6 +66,8 @@ class NetworkFlow:
         What the kernels call the first copy of the network, and all copies.
     kinked : bool
         Whether sigma' jumps.
+    loss : str
+        A key of `flowsim.kernels.losses.LOSSES`.
     backend, dtype, threads, passes
         How the kernels were made.
 
@@ -99,13 +102,14 @@ class NetworkFlow:
         whole: int,
         *,
         kinked: bool,
+        loss: str = SQUARE,
         backend: str,
         dtype: str | np.dtype,
         threads: int,
         passes: str,
     ) -> None:
+        super().__init__(y, loss)
         self.kernels = kernels
-        self.y = np.ascontiguousarray(y, np.float64)
         self.initial = initial
         self.kinked = kinked
         self.turns = kernels.turns
@@ -116,11 +120,6 @@ class NetworkFlow:
         self.n_passes = 0
         self._mobilities = mobilities
         self._one, self._whole = one, whole
-
-    @property
-    def n_samples(self) -> int:
-        """n."""
-        return len(self.y)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -146,7 +145,7 @@ class NetworkFlow:
         """Write d theta / dtau into ``out``."""
         self.n_rhs += 1
         self.n_passes += 1
-        self.kernels.rate(theta, residual, out)
+        self.kernels.rate(theta, self.gradient(residual), out)
 
     def combine(
         self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array | None
@@ -177,7 +176,8 @@ class NetworkFlow:
         self.n_passes += 1
         if slopes is None:
             slopes = self.kernels.empty(0)
-        f = self.kernels.advance(theta, residual, base, slopes, weights, step, out, slope, here)
+        gradient = self.gradient(residual)
+        f = self.kernels.advance(theta, gradient, base, slopes, weights, step, out, slope, here)
         return f - self.y
 
     def rate_and_errors(
@@ -190,7 +190,8 @@ class NetworkFlow:
         """
         self.n_rhs += 1
         self.n_passes += 1
-        f, squares = self.kernels.rate_and_errors(theta, residual, slopes, weights, step)
+        gradient = self.gradient(residual)
+        f, squares = self.kernels.rate_and_errors(theta, gradient, slopes, weights, step)
         return f - self.y, np.sqrt(squares[:, self._order])
 
     def advance_registers(
@@ -210,10 +211,9 @@ class NetworkFlow:
         """
         self.n_rhs += 1
         self.n_passes += 1
-        return (
-            self.kernels.advance_registers(theta, residual, memory, base, error, factors, fresh)
-            - self.y
-        )
+        gradient = self.gradient(residual)
+        f = self.kernels.advance_registers(theta, gradient, memory, base, error, factors, fresh)
+        return f - self.y
 
     def tangent_kernel(self, theta: Array) -> TangentKernel:
         """K at ``theta``; the layers in the order of `layers`."""
@@ -222,7 +222,7 @@ class NetworkFlow:
 
     def make_kernel(self, grams: np.ndarray) -> TangentKernel:
         """K from the Gram matrices of its layers, in the order of `layers`."""
-        return TangentKernel(grams, self._mobilities)
+        return TangentKernel(grams, self._mobilities, self.n_outputs)
 
     def layer_norms(self, theta: Array) -> np.ndarray:
         """Norms of the layers' weights (layers,), all copies."""
@@ -254,11 +254,6 @@ class NetworkFlow:
         """Make ``rate`` what was packed, the rate at ``theta``."""
 
     # What recorders use.
-
-    @staticmethod
-    def loss(residual: np.ndarray) -> float:
-        """R = 1/(2n) sum e^2."""
-        return half_mean_square(residual)
 
     @cached_property
     def _initial_norms(self) -> np.ndarray:
@@ -296,6 +291,7 @@ class NetworkFlow:
             x,
             y,
             initial=self.initial,
+            loss=self.loss_function.name,
             backend=self.backend,
             dtype=self.dtype,
             threads=self.threads,

@@ -18,6 +18,7 @@ from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu import measures
 from flowsim.kernels.interface import Array, TwoLayerField, TwoLayerKernels
+from flowsim.kernels.losses import SQUARE
 from flowsim.networks.flow import NetworkFlow
 from flowsim.scaling import Scaling
 
@@ -149,6 +150,8 @@ class TwoLayerFlow(NetworkFlow):
         Inputs (bias coordinate included) and targets.
     initial : (1 + d, neurons) array, optional
         Initial state; drawn from the seed if absent.
+    loss : str
+        See `flowsim.kernels.losses.LOSSES`; one for a single output.
     backend, dtype, threads, passes
         See `flowsim.kernels.two_layer_kernels`.
     """
@@ -167,6 +170,7 @@ class TwoLayerFlow(NetworkFlow):
         y: np.ndarray,
         *,
         initial: np.ndarray | None = None,
+        loss: str = SQUARE,
         backend: str = "cpu",
         dtype: str | np.dtype = "float64",
         threads: int = 1,
@@ -187,6 +191,7 @@ class TwoLayerFlow(NetworkFlow):
             network.width,
             network.neurons,
             kinked=network.activation.kinked,
+            loss=loss,
             backend=backend,
             dtype=dtype,
             threads=threads,

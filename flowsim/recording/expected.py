@@ -19,9 +19,11 @@ _TEXTS = (
     *("format", "layout", "status", "stop_reason", "config", "config_hash", "fingerprint"),
     *("versions", "hardware", "backend", "dtype", "created", "convention", "network", "method"),
     *("activation", "kind", "normalisation", "classes", "target", "layers", "widths"),
-    *("exponents", "multipliers", "standard_deviations", "mobilities", "bias_multipliers"),
+    *("exponents", "multipliers", "standard_deviations", "mobilities", "bias_multipliers", "loss"),
 )
-_INTEGERS = ("seed", "width", "n_samples", "n_inputs", "positive_class", "hidden_layers")
+_INTEGERS = (
+    *("seed", "width", "n_samples", "n_inputs", "n_outputs", "positive_class", "hidden_layers"),
+)
 _NUMBERS = (
     *("gamma", "gamma_prime", "kappa", "kappa_prime", "alpha", "beta1", "beta2"),
     *("gamma_1", "gamma_2", "gamma_3"),
@@ -46,12 +48,16 @@ _NAMES: dict[tuple[type, ...], str] = {
 _N_LAYERS = -1
 """Stands for as many as the file has groups of weights."""
 
+_N_OUTPUTS = -2
+"""Stands for an axis of the outputs where there are several, and for none where there is one."""
+
 ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
     "observables": {
         "time": ("f", (None,)),
         "step": ("i", (None,)),
         "loss": ("f", (None,)),
-        "residual": ("f", (None, None)),
+        "residual": ("f", (None, None, _N_OUTPUTS)),
+        "accuracy": ("f", (None,)),
         "relative_change": ("f", (None, _N_LAYERS)),
         "norm": ("f", (None, _N_LAYERS)),
         "invariant_drift": ("f", (None,)),
@@ -65,10 +71,11 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
         "n_rejected": ("i", (None,)),
         "wall_seconds": ("f", (None,)),
         "test_loss": ("f", (None,)),
+        "test_accuracy": ("f", (None,)),
     },
     "snapshots": {
         "time_snapshot": ("f", (None,)),
-        "output_weights": ("f", (None, None)),
+        "output_weights": ("f", (None, None, _N_OUTPUTS)),
         "input_weights": ("f", (None, None, None)),
     },
     "kernel": {
@@ -78,18 +85,18 @@ ARRAYS: dict[str, dict[str, tuple[str, tuple[int | None, ...]]]] = {
     },
     "data": {
         "x": ("f", (None, None)),
-        "y": ("f", (None,)),
+        "y": ("f", (None, _N_OUTPUTS)),
         "x_test": ("f", (None, None)),
-        "y_test": ("f", (None,)),
+        "y_test": ("f", (None, _N_OUTPUTS)),
         "input_shift": ("f", (None,)),
         "input_scale": ("f", (None,)),
     },
     "final": {
-        "output_weights": ("f", (None,)),
+        "output_weights": ("f", (None, _N_OUTPUTS)),
         "input_weights": ("f", (None, None)),
         "time": ("f", ()),
         "loss": ("f", ()),
-        "residual": ("f", (None,)),
+        "residual": ("f", (None, _N_OUTPUTS)),
         "relative_change": ("f", (_N_LAYERS,)),
         "sup_relative_change": ("f", (_N_LAYERS,)),
         "operator_change": ("f", (_N_LAYERS,)),
@@ -147,8 +154,12 @@ def check_array(place: str, dataset: h5py.Dataset, group: str, name: str, of_run
         given = "text" if dataset.dtype.kind in "OS" else str(dataset.dtype)
         raise FileFormatError(f"{place} is {given}, not {what}; damaged")
     shape = dataset.shape[1:] if of_runs else dataset.shape
-    layers = len(layers_of(dataset.file.attrs))
-    axes_wanted = [layers if size == _N_LAYERS else size for size in expected[1]]
+    attributes = dataset.file.attrs
+    outputs = plain(attributes.get("n_outputs", 1))
+    outputs = outputs if isinstance(outputs, int) else 1
+    sizes = {_N_LAYERS: len(layers_of(attributes)), _N_OUTPUTS: outputs}
+    present = [size for size in expected[1] if size != _N_OUTPUTS or outputs > 1]
+    axes_wanted = [size if size is None else sizes.get(size, size) for size in present]
     fits = len(shape) == len(axes_wanted) and all(
         wanted in (None, size) for wanted, size in zip(axes_wanted, shape, strict=True)
     )

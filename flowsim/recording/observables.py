@@ -7,8 +7,8 @@ function of a `Frame`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,7 @@ class Frame:
         Accepted steps and rejected attempts so far.
     dt : float
         Size in tau of the step this moment lies in.
-    residual : (n,) float64 array
+    residual : (n,) or (n, o) float64 array
         e.
     theta : state
         The state, in the flow's layout; `parameters` has the arrays by name.
@@ -37,8 +37,8 @@ class Frame:
         The network bound to its data, e.g. `flowsim.networks.two_layer.TwoLayerFlow`.
     seconds : float
         Wall-clock seconds since the start.
-    test_residual : callable or None
-        From a state to f(x) - y on the test set, where there is one.
+    test_flow : object or None
+        The same network bound to the test set, where there is one.
     """
 
     time: float
@@ -49,12 +49,17 @@ class Frame:
     theta: Any
     flow: Any
     seconds: float
-    test_residual: Callable[[Any], np.ndarray] | None = None
+    test_flow: Any = None
 
     @property
     def loss(self) -> float:
-        """R = 1/(2n) sum e^2."""
+        """R."""
         return self.flow.loss(self.residual)
+
+    @cached_property
+    def test_residual(self) -> np.ndarray:
+        """f(x) - y on the test set."""
+        return self.test_flow.residual(self.theta)
 
     @cached_property
     def parameters(self) -> dict[str, np.ndarray]:
@@ -85,6 +90,10 @@ class Observable:
         Capability of the flow without which it is left out; empty if none.
     asked_for : bool
         Costs more than a pass over the neurons: saved only if it is named.
+    of_test_set : bool
+        Left out where there is none.
+    about : callable, optional
+        From the flow to what depends on it of the others: fields by name.
     """
 
     name: str
@@ -95,6 +104,12 @@ class Observable:
     dtype: str = "float64"
     needs: str = ""
     asked_for: bool = False
+    of_test_set: bool = False
+    about: Callable[[Any], Mapping[str, Any]] | None = None
+
+    def of(self, flow: Any) -> Observable:
+        """The same as a flow has it: its axes, its formula."""
+        return self if self.about is None else replace(self, **self.about(flow))
 
     def sample(self, frame: Frame) -> np.ndarray:
         """Compute it once, to learn its shape.
@@ -145,17 +160,32 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _test_loss(frame: Frame) -> float:
-    assert frame.test_residual is not None  # left out where there is no test set
-    return frame.flow.loss(frame.test_residual(frame.theta))
+def _of_loss(flow: Any) -> dict[str, str]:
+    return {"long_name": flow.loss_function.formula, "units": flow.loss_function.units}
+
+
+def _units_of_loss(flow: Any) -> dict[str, str]:
+    return {"units": flow.loss_function.units}
+
+
+def _axes_of_outputs(flow: Any) -> dict[str, tuple[str, ...]]:
+    return {"dims": flow.output_dims}
 
 
 OBSERVABLES: dict[str, Observable] = {
     entry.name: entry
     for entry in (
         Observable("step", lambda f: f.step, "accepted steps so far", dtype="int64"),
-        Observable("loss", lambda f: f.loss, "R = 1/(2n) sum_i e_i^2", "y^2"),
-        Observable("residual", lambda f: f.residual, "e_i = f(x_i) - y_i", "y", ("sample",)),
+        Observable("loss", lambda f: f.loss, "R", about=_of_loss),
+        Observable(
+            "residual", lambda f: f.residual, "e_i = f(x_i) - y_i", "y", about=_axes_of_outputs
+        ),
+        Observable(
+            "accuracy",
+            lambda f: f.flow.accuracy(f.residual),
+            "share of the samples that are classified correctly",
+            needs="accuracy",
+        ),
         Observable(
             "relative_change",
             lambda f: f.flow.relative_change(f.theta),
@@ -211,7 +241,20 @@ OBSERVABLES: dict[str, Observable] = {
         ),
         Observable("n_rejected", lambda f: f.n_rejected, "rejected steps so far", dtype="int64"),
         Observable("wall_seconds", lambda f: f.seconds, "wall-clock time since the start", "s"),
-        Observable("test_loss", _test_loss, "R on the test set", "y^2", needs="test set"),
+        Observable(
+            "test_loss",
+            lambda f: f.test_flow.loss(f.test_residual),
+            "R on the test set",
+            of_test_set=True,
+            about=_units_of_loss,
+        ),
+        Observable(
+            "test_accuracy",
+            lambda f: f.test_flow.accuracy(f.test_residual),
+            "share of the test set that is classified correctly",
+            needs="accuracy",
+            of_test_set=True,
+        ),
     )
 }
 """Observables by name; all that the flow and the data allow are saved unless names are given, but
@@ -230,6 +273,5 @@ def possible_names(flow: Any, test_set: bool) -> list[str]:
     return [
         name
         for name, entry in OBSERVABLES.items()
-        if not entry.needs
-        or (test_set if entry.needs == "test set" else hasattr(flow, entry.needs))
+        if (not entry.needs or hasattr(flow, entry.needs)) and (test_set or not entry.of_test_set)
     ]

@@ -35,7 +35,7 @@ def plan_series(
     record: Any,
     flow: Any,
     own: Mapping[str, Callable[[Frame], Any]],
-    test_residual: Callable[[Any], Any] | None,
+    test_set: bool,
 ) -> list[SeriesPlan]:
     """Decide which series a run has.
 
@@ -47,15 +47,15 @@ def plan_series(
         Asked for what it can supply.
     own : mapping
         A script's own observables by name.
-    test_residual : callable or None
-        Present if there is a test set.
+    test_set : bool
+        Whether there is one.
 
     Raises
     ------
     ConfigError
         With every observable that does not exist or that this run cannot supply.
     """
-    possible = possible_names(flow, test_residual is not None)
+    possible = possible_names(flow, test_set)
     standard = [name for name in possible if not OBSERVABLES[name].asked_for]
     wanted = list(record.observables.names or standard)
     problems = []
@@ -68,7 +68,7 @@ def plan_series(
     ]
     if problems:
         raise ConfigError(problems)
-    entries = [OBSERVABLES[name] for name in wanted if name not in record.separate]
+    entries = [OBSERVABLES[name].of(flow) for name in wanted if name not in record.separate]
     entries += [Observable(name, partial(_call, own[name]), name) for name in own]
     plans = [
         _plan("observables", "time", record.observables, entries),
@@ -81,7 +81,7 @@ def plan_series(
         _plan("kernel", "time_kernel", record.kernel, KernelProbe().observables()),
     ]
     plans += [
-        _plan(f"series_{name}", "time", schedule, [OBSERVABLES[name]])
+        _plan(f"series_{name}", "time", schedule, [OBSERVABLES[name].of(flow)])
         for name, schedule in record.separate.items()
     ]
     return [plan for plan in plans if plan is not None]

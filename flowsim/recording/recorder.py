@@ -87,7 +87,7 @@ class Recorder:
     plans : sequence of SeriesPlan
     fingerprint : str
         Of the run, for its checkpoints.
-    test_residual : callable, optional
+    test_flow : object, optional
         See `Frame`.
     progress : callable, optional
         ``progress(point, counters, attempt)`` after every accepted step.
@@ -99,13 +99,13 @@ class Recorder:
         writer: RunWriter,
         plans: Sequence[SeriesPlan],
         fingerprint: str = "",
-        test_residual: Callable[[Any], np.ndarray] | None = None,
+        test_flow: Any = None,
         progress: Callable[..., None] | None = None,
     ) -> None:
         self._flow = flow
         self._writer = writer
         self._plans = plans
-        self._test_residual = test_residual
+        self._test_flow = test_flow
         self._progress = progress
         self._fingerprint = fingerprint
         self._started = self._first_moment = self._last_checkpoint = time.monotonic()
@@ -118,7 +118,7 @@ class Recorder:
     ) -> Frame:
         seconds = time.monotonic() - self._started
         return Frame(
-            moment, step, rejected, dt, residual, theta, self._flow, seconds, self._test_residual
+            moment, step, rejected, dt, residual, theta, self._flow, seconds, self._test_flow
         )
 
     @contextmanager

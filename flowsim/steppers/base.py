@@ -8,6 +8,9 @@ A stepper sees a network as a *flow* whose states are opaque: it may allocate th
 with slopes, ask for residuals, rates, norms and the tangent kernel, and nothing else. What it
 remembers from one step to the next it gives away as `Stepper.memory`: from the point and that, a
 run continues to the same bits.
+
+What a stepper carries of the outputs is the residual e = f - y, (n,), or (n, o) with o > 1 outputs.
+Only the flow knows the loss: it makes of e the loss R, its gradient by the outputs and bounds.
 """
 
 from __future__ import annotations
@@ -15,11 +18,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
 
-from flowsim.kernels.cpu.samples import all_finite, half_mean_square
+from flowsim.kernels.cpu.samples import all_finite
 
 State = Any
 """A state of the flow; opaque to steppers."""
@@ -36,8 +39,11 @@ class Kernel(Protocol):
     def largest_rate(self) -> float:
         """lambda_max(K/n), in 1/tau."""
 
-    def layer_speeds(self, residual: np.ndarray) -> np.ndarray:
-        """Norms of d theta_l / dtau of each layer."""
+    def rate_bound(self, curvature: np.ndarray | None) -> float:
+        """The same with a diagonal bound of the loss's Hessian by the outputs."""
+
+    def layer_speeds(self, gradient: np.ndarray) -> np.ndarray:
+        """Norms of d theta_l / dtau of each layer, for the gradient of R by the outputs."""
 
 
 class Flow(Protocol):
@@ -57,6 +63,18 @@ class Flow(Protocol):
     @property
     def n_samples(self) -> int:
         """n."""
+
+    def loss(self, residual: np.ndarray) -> float:
+        """R at e; infinity if it is not a number."""
+
+    def gradient(self, residual: np.ndarray) -> np.ndarray:
+        """n dR/df at e."""
+
+    def curvature(self, residual: np.ndarray) -> np.ndarray | None:
+        """Diagonal bound of the loss's Hessian by the outputs near e; None where it is 1."""
+
+    def residual_size(self, residual: np.ndarray) -> float:
+        """Size of e that its errors are relative to."""
 
     def empty(self, n: int | None = None) -> State:
         """One state, or a stack of n slopes, uninitialised."""
@@ -143,23 +161,24 @@ class Flow(Protocol):
 
 @dataclass
 class Point:
-    """A point of the trajectory: tau, the state and its residual e (n,)."""
+    """A point of the trajectory: tau, the state, its residual e and its loss R."""
 
     time: float
     theta: State
     residual: np.ndarray
+    loss: float
     watched: bool = True
     """Whether the rules that end a run look at R here."""
 
-    @property
-    def loss(self) -> float:
-        """R = 1/(2n) sum e^2; infinity if it is not a number, so that it never compares well."""
-        return half_mean_square(self.residual)
+    @classmethod
+    def of(cls, flow: Flow, time: float, theta: State, residual: np.ndarray) -> Self:
+        """The point with the loss that the flow makes of its residual."""
+        return cls(time, theta, residual, flow.loss(residual))
 
     @property
     def finite(self) -> bool:
         """Whether every residual is a finite number."""
-        return all_finite(self.residual)
+        return all_finite(self.residual.reshape(-1))
 
 
 class UnseenPoint(Point):
@@ -189,6 +208,11 @@ class UnseenPoint(Point):
             self._seen = flow.residual(self.theta)
             flow.n_rhs, flow.n_passes = counts
         return self._seen
+
+    @property
+    def loss(self) -> float:  # type: ignore[override]
+        """R."""
+        return self._flow.loss(self.residual)
 
 
 @dataclass

@@ -116,7 +116,7 @@ def first_step(
     # A kernel with large eigenvalues makes the residual swing far before the weights move much.
     for _ in range(40):
         residual = flow.combine(point.theta, slopes, np.array([1.0]), trial, scratch)
-        if np.isfinite(residual).all() and np.sum(residual**2) < 4.0 * np.sum(point.residual**2):
+        if np.isfinite(residual).all() and flow.loss(residual) < 4.0 * point.loss:
             break
         trial *= 0.25
     flow.rate(scratch, residual, slopes[1])

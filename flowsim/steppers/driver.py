@@ -254,8 +254,8 @@ class _Loop:
         if not self.cut and self.kept is not None:
             # A copy: the stepper is going to write to the state it has left behind.
             point = self.kept.point
-            point = Point(point.time, point.theta.copy(), point.residual.copy())
-            self.kept = replace(self.kept, point=point)
+            copies = point.theta.copy(), point.residual.copy()
+            self.kept = replace(self.kept, point=Point.of(self.flow, point.time, *copies))
         self.cut = True
 
     def _advance(self) -> str:
@@ -285,7 +285,7 @@ class _Loop:
 
     def _accept(self, attempt: Attempt, cut: bool) -> str:
         before = self.point
-        after = _end_of(attempt, before, self.rules.stop_loss)
+        after = _end_of(self.flow, attempt, before, self.rules.stop_loss)
         self.rejected_in_a_row = 0
         self.counters.n_steps += 1
         self.observer.step(before, attempt, after, self.counters)
@@ -335,10 +335,10 @@ class _Loop:
 
 def _initial_point(flow: Flow) -> Point:
     theta = flow.initial.copy()
-    return Point(0.0, theta, flow.residual(theta))
+    return Point.of(flow, 0.0, theta, flow.residual(theta))
 
 
-def _end_of(attempt: Attempt, before: Point, stop_loss: float) -> Point:
+def _end_of(flow: Flow, attempt: Attempt, before: Point, stop_loss: float) -> Point:
     """The point where an accepted step ends: at its end, or where R falls below stop_loss.
 
     The crossing is found to a relative 1e-6 in R on the method's own interpolant, and noted as
@@ -358,8 +358,10 @@ def _end_of(attempt: Attempt, before: Point, stop_loss: float) -> Point:
     while not found:
         fraction = samples.guess(bracket)
         theta, residual = attempt.interpolate(fraction)
-        found = samples.narrow(bracket, fraction, samples.log_loss(residual) - target)
-    crossing = Point(before.time + fraction * attempt.step, theta, residual)
+        time = before.time + fraction * attempt.step
+        crossing = Point.of(flow, time, theta, residual)
+        height = math.log(crossing.loss) if crossing.loss > 0.0 else -math.inf
+        found = samples.narrow(bracket, fraction, height - target)
     if crossing.loss >= stop_loss:
         return after
     attempt.end = fraction

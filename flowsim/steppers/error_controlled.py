@@ -18,7 +18,8 @@ class ErrorControlled(Stepper):
 
     The error of a step is the larger of the layers' root-mean-square errors, relative to rtol
     times the layer's size, and of the residual's own error, relative to rtol times its size plus
-    atol: in the linear regime the weights hardly move while the residual does all there is.
+    atol: in the linear regime the weights hardly move while the residual does all there is. What
+    its size is the loss says: one whose tail is flat needs no outputs more accurate than rtol.
 
     Parameters
     ----------
@@ -49,7 +50,7 @@ class ErrorControlled(Stepper):
         """Make the states, and what depends on the point alone."""
         self._new = flow.empty()
         self._allocate(flow, point)
-        self._residual_size = _rms(point.residual)
+        self._residual_size = flow.residual_size(point.residual)
 
     def memory(self) -> dict[str, Any]:
         return {"step": self.step, "sizes": self._sizes, **self._controller.memory()}
@@ -73,7 +74,7 @@ class ErrorControlled(Stepper):
         residual = self._take(flow, point, step)
         if np.isfinite(residual).all():
             old = self._residual_size
-            self._residual_size = max(old, _rms(residual))
+            self._residual_size = max(old, flow.residual_size(residual))
             error = self._error(flow, point, residual, step)
             self._residual_size = old
         else:
@@ -84,10 +85,10 @@ class ErrorControlled(Stepper):
         factor = self._controller.accepted(error)
         # A step cut short by the limit says nothing against the step that was planned.
         self.step = max(step * factor, self.step if step < self.step else 0.0)
-        new = Point(point.time + step, self._new, residual)
+        new = Point.of(flow, point.time + step, self._new, residual)
         self._new = point.theta
         self._sizes = self._layer_sizes(flow, new)
-        self._residual_size = _rms(residual)
+        self._residual_size = flow.residual_size(residual)
         self._dense_ready = False
 
         def interpolate(fraction: float) -> tuple[State, np.ndarray]:

@@ -156,9 +156,15 @@ def explain(reason: str, flow: Flow, point: Point, step: float, counters: Counte
     return reason
 
 
+_LARGE = 2**12
+"""Rows of K above which it is not computed for an explanation."""
+
+
 def _why_small(flow: Flow, point: Point, step: float, counters: Counters) -> str:
     """Say what holds the step: stiffness, kinks or rejected steps."""
-    rate = flow.tangent_kernel(point.theta).largest_rate
+    if point.residual.size > _LARGE:
+        return f"h = {step:.3g}"
+    rate = flow.tangent_kernel(point.theta).rate_bound(flow.curvature(point.residual))
     tried = counters.n_steps + counters.n_rejected
     share = counters.n_rejected / tried if tried else 0.0
     stiff = f"h lambda_max(K/n) = {step * rate:.2g} (h = {step:.3g})"

@@ -60,7 +60,7 @@ class AfterFirstStep(Stepper):
         before = np.array(point.theta, np.float64)
         after = self._first.take(point.theta, point.residual)
         theta = flow.state(after)
-        new = Point(point.time + size, theta, flow.residual(theta))
+        new = Point.of(flow, point.time + size, theta, flow.residual(theta))
         if not new.finite:
             return Attempt(size, rejection="diverged")
 

@@ -24,7 +24,7 @@ class GradientDescent(Stepper):
     ----------
     step : float, optional
         Step in tau: the learning rate in units of the scheme's. By default 0.5 /
-        lambda_max(K/n) at t = 0, of the first batch.
+        lambda_max(K/n) at t = 0, of the first batch, with the bound of the loss's Hessian there.
     momentum : float
         From 0 to below 1. Needs rates that are states: dense ones.
     batches : Batches, optional
@@ -63,7 +63,8 @@ class GradientDescent(Stepper):
             self._velocity = flow.empty(1)
             self._velocity[...] = 0.0
         if self.step is None:
-            rate = self._batch.tangent_kernel(point.theta).largest_rate
+            curvature = self._batch.curvature(self._residual)
+            rate = self._batch.tangent_kernel(point.theta).rate_bound(curvature)
             self.step = 0.5 / rate if 0.0 < rate < np.inf else 1.0
 
     def _allocate(self, flow: Flow) -> None:
@@ -99,7 +100,8 @@ class GradientDescent(Stepper):
 
     def _fused(self, flow: Flow, point: Point, step: float) -> Attempt:
         """Rate, step and the new residual in one pass."""
-        new = Point(point.time + step, self._new, _descend(flow, point, step, self._new))
+        residual = _descend(flow, point, step, self._new)
+        new = Point.of(flow, point.time + step, self._new, residual)
         if rejection := self._rejection(new, point):
             return Attempt(step, rejection=rejection)
         self._new = point.theta
@@ -119,7 +121,7 @@ class GradientDescent(Stepper):
         following = self._batch_of(flow, number)
         residual = following.combine(point.theta, slopes, _ONE, step, self._new)
         if self.batches is None:
-            new = Point(point.time + step, self._new, residual)
+            new = Point.of(flow, point.time + step, self._new, residual)
         else:
             flow.n_rhs, flow.n_passes = flow.n_rhs + 1, flow.n_passes + 2
             epoch_over = number % self.batches.an_epoch(flow.n_samples) == 0

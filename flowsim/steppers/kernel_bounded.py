@@ -1,12 +1,13 @@
 """Steps as long as the tangent kernel allows: the control that Euler and Heun share.
 
-Late in training e decays with the rates of K/n, and an explicit step is stable up to
-2 / lambda_max(K/n). Early, from small weights, K is tiny and says nothing: there a cap on the
-relative change of each layer holds the step. Both follow from n x n work on the layers' Gram
-matrices, which are refreshed when the weights have moved by a share of the cap or after some
-steps. No error is estimated, so a kink of ReLU costs nothing; it is what embedded pairs spend
-their steps on. A step that would raise the loss is taken back and halved; where even a tiny one
-does, the run has come to rest, in a minimum or with neurons pinned at kinks.
+Late in training e decays with the rates of K/n, and an explicit step is stable up to 2 /
+lambda_max(K/n), with a bound of the loss's Hessian by the outputs where that is not 1. Early, from
+small weights, K is tiny and says nothing: there a cap on the relative change of each layer holds
+the step. Both follow from n x n work on the layers' Gram matrices, which are refreshed when the
+weights have moved by a share of the cap or after some steps. No error is estimated, so a kink of
+ReLU costs nothing; it is what embedded pairs spend their steps on. A step that would raise the loss
+is taken back and halved; where even a tiny one does, the run has come to rest, in a minimum or with
+neurons pinned at kinks.
 """
 
 from __future__ import annotations
@@ -46,6 +47,10 @@ class KernelBounded(Stepper):
     """Cap on the relative change of a step at rtol = 1e-3."""
     MAX_AGE = 20
     """Steps after which K is refreshed even if the weights have hardly moved."""
+    FLATTEST = 1e-3
+    """Of the largest bound of a sample's Hessian, what a flatter one counts as."""
+    MAX_STEEPENING = 2.0
+    """Growth of the bound of any sample's Hessian after which K is refreshed."""
     MAX_DRIFT = 0.5
     """Weights' movement, in units of the cap, after which K is refreshed."""
     AT_REST = 2.0**-20
@@ -96,6 +101,7 @@ class KernelBounded(Stepper):
             "drift": self._drift,
             "sizes": self._sizes,
             "grams": self._kernel.grams,
+            **({} if self._curvature is None else {"curvature": self._curvature}),
         }
 
     def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
@@ -103,36 +109,53 @@ class KernelBounded(Stepper):
         self._shrink, self._age = memory["shrink"], memory["age"]
         self._drift, self._sizes = memory["drift"], memory["sizes"]
         self._kernel: Kernel = flow.make_kernel(memory["grams"])
+        self._curvature = memory.get("curvature")
+        self._rate = self._kernel.rate_bound(self._curvature)
 
     def _refresh(self, flow: Flow, point: Point) -> None:
         self._kernel = flow.tangent_kernel(point.theta)
+        self._curvature = flow.curvature(point.residual)
+        if self._curvature is not None:
+            # Also of what is flat here and now, so that its growth can be told.
+            floor = self.FLATTEST * float(np.max(self._curvature))
+            self._curvature = np.maximum(self._curvature, floor)
+        self._rate = self._kernel.rate_bound(self._curvature)
         self._sizes = flow.layer_norms(point.theta)
         self._age = 0
         self._drift = 0.0
 
-    def _largest_step(self, point: Point) -> float:
+    def _largest_step(self, flow: Flow, point: Point) -> float:
         """The longest step both bounds allow at ``point``; infinity if neither holds."""
-        rate = self._kernel.largest_rate
+        rate = self._rate * self._steepening(flow, point)
         by_kernel = self.step_fraction / rate if rate > 0.0 else np.inf
-        change = self._relative_speed(point)
+        change = self._relative_speed(flow, point)
         by_change = self.max_relative_change / change if change > 0.0 else np.inf
         return min(by_kernel, by_change)
 
-    def _relative_speed(self, point: Point) -> float:
+    def _steepening(self, flow: Flow, point: Point) -> float:
+        """Largest growth of the bound of a sample's Hessian since K was refreshed."""
+        if self._curvature is None or not self._rate > 0.0:
+            return 1.0
+        curvature = flow.curvature(point.residual)
+        assert curvature is not None  # a flow has one always, or never
+        return float(np.max(curvature / self._curvature))
+
+    def _relative_speed(self, flow: Flow, point: Point) -> float:
         """Largest |d theta_l / dtau| / |theta_l|; a layer that is zero altogether has no bound."""
-        speeds = self._kernel.layer_speeds(point.residual)
+        speeds = self._kernel.layer_speeds(flow.gradient(point.residual))
         moving = self._sizes > 0.0
         return float(np.max(speeds[moving] / self._sizes[moving], initial=0.0))
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
-        if self._age >= self.MAX_AGE or self._drift > self.MAX_DRIFT * self.max_relative_change:
+        old = self._age >= self.MAX_AGE or self._drift > self.MAX_DRIFT * self.max_relative_change
+        if old or (self._age and self._steepening(flow, point) > self.MAX_STEEPENING):
             self._refresh(flow, point)
-        step = min(self._shrink * self._largest_step(point), limit)
+        step = min(self._shrink * self._largest_step(flow, point), limit)
         if not np.isfinite(step):
             # Nothing moves (all rates are zero): any step is exact.
             step = max(1.0, point.time)
         residual = self._take(flow, point, step, self._new)
-        new = Point(point.time + step, self._new, residual)
+        new = Point.of(flow, point.time + step, self._new, residual)
         if not (new.finite and new.loss <= point.loss):
             if self._age:
                 self._refresh(flow, point)
@@ -141,7 +164,7 @@ class KernelBounded(Stepper):
             if not new.finite:
                 return Attempt(step, rejection="non-finite")
             return Attempt(step, rejection="loss" if self._shrink > self.AT_REST else "at rest")
-        self._drift += step * self._relative_speed(point)
+        self._drift += step * self._relative_speed(flow, point)
         self._age += 1
         self._shrink = min(1.0, 1.5 * self._shrink)
         self._new = point.theta

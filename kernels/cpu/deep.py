@@ -51,7 +51,7 @@ class DeepCpuKernels:
         self.threads = threads
         self._passes = [Pass(field, self.dtype, threads) for _ in range(field.copies)]
         self._seen: np.ndarray | None = None
-        self._f = np.empty(self.n_samples)
+        self._f = np.empty(0)
         self._spare: np.ndarray | None = None
 
     def array(self, values: np.ndarray) -> np.ndarray:
@@ -86,16 +86,12 @@ class DeepCpuKernels:
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         return self._forward(theta)
 
-    def _backward(self, theta: np.ndarray) -> None:
-        self._forward(theta)
-        for pass_, row in zip(self._passes, theta, strict=True):
-            pass_.backward(RowWeights(self.layout, row, self.threads))
-
     def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
         field, layout = self.field, self.layout
         with one_blas_thread():
-            self._backward(theta)
-            for pass_, target in zip(self._passes, out, strict=True):
+            self._forward(theta)
+            for pass_, row, target in zip(self._passes, theta, out, strict=True):
+                pass_.backward(RowWeights(layout, row, self.threads), residual)
                 for layer, mobility in enumerate(field.mobilities):
                     pulled = pass_.pulled(layer, residual)
                     bias = layout.bias(target, layer)
@@ -199,5 +195,9 @@ class DeepCpuKernels:
 
     def grams(self, theta: np.ndarray) -> np.ndarray:
         with one_blas_thread():
-            self._backward(theta)
-            return np.sum([pass_.grams() for pass_ in self._passes], axis=0)
+            self._forward(theta)
+            parts = [
+                pass_.grams(RowWeights(self.layout, row, self.threads))
+                for pass_, row in zip(self._passes, theta, strict=True)
+            ]
+            return np.sum(parts, axis=0)

@@ -44,7 +44,7 @@ class FactoredKernels:
         spare = Rate(self._shape)
         self._products, self._later = spare.products, spare.later
         self._seen: tuple[tuple, np.ndarray] | None = None
-        self._f = np.empty(self.n_samples)
+        self._f = np.empty(0)
         self._scratch = FactoredState(self._shape)
 
     def array(self, values: np.ndarray | FactoredState) -> FactoredState:
@@ -97,10 +97,10 @@ class FactoredKernels:
             self._seen = key, theta.small.copy()
         return self._f.copy()
 
-    def _backward(self, theta: FactoredState) -> None:
+    def _backward(self, theta: FactoredState, residual: np.ndarray) -> None:
         self._forward(theta)
         for pass_, view in zip(self._passes, self._views(theta), strict=True):
-            pass_.backward(view)
+            pass_.backward(view, residual)
 
     def outputs(self, theta: FactoredState) -> np.ndarray:
         with one_blas_thread():
@@ -109,7 +109,7 @@ class FactoredKernels:
     def rate(self, theta: FactoredState, residual: np.ndarray, out: Rate) -> None:
         field, shape = self.field, self._shape
         with one_blas_thread():
-            self._backward(theta)
+            self._backward(theta, residual)
         assert theta.matrices is not None
         out.version, out.taken = out.version + 1, theta.matrices.version
         for copy, pass_ in enumerate(self._passes):
@@ -247,8 +247,9 @@ class FactoredKernels:
 
     def grams(self, theta: FactoredState) -> np.ndarray:
         with one_blas_thread():
-            self._backward(theta)
-            return np.sum([pass_.grams() for pass_ in self._passes], axis=0)
+            self._forward(theta)
+            pairs = zip(self._passes, self._views(theta), strict=True)
+            return np.sum([pass_.grams(view) for pass_, view in pairs], axis=0)
 
 
 def _combined_square(

@@ -102,7 +102,8 @@ class Pass:
     slopes : list of (n, m_l) arrays
         sigma'(z_1), ..., sigma'(z_L).
     back : list of (n, m_l) arrays
-        df/dz_1, ..., df/dz_L of the last `backward`; that of the output is 1.
+        df/dz_1, ..., df/dz_L of the last `backward`, that of the output being 1; with several
+        outputs the same of sum_k s_k f_k, for the s that it was given.
     """
 
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int) -> None:
@@ -118,11 +119,11 @@ class Pass:
         self.slopes = [np.empty((n, width), dtype) for width in field.widths]
         self.back = [np.empty((n, width), dtype) for width in field.widths]
         self._z = [np.empty((n, width), dtype) for width in field.widths]
-        self._output = np.empty((n, 1), dtype)
+        self._output = np.empty((n, field.n_outputs), dtype)
         self._one = np.ones((n, 1), dtype)
 
     def forward(self, weights: Weights) -> np.ndarray:
-        """f (n,) in float64 at these weights; keeps `signals` and `slopes`."""
+        """f (n,) or (n, o) in float64 at these weights; keeps `signals` and `slopes`."""
         n, last = len(self.field.x), len(self.field.widths)
         for layer in range(last):
             z = self._z[layer]
@@ -138,16 +139,31 @@ class Pass:
                 bias is not None, factor, self.signals[layer + 1], self.slopes[layer],
             )  # fmt: skip
         weights.times(last, self.signals[last], self._output)
-        f = float(self.field.multipliers[last]) * self._output[:, 0].astype(np.float64)
+        output = self._output if self.field.n_outputs > 1 else self._output[:, 0]
+        f = float(self.field.multipliers[last]) * output.astype(np.float64)
         bias = weights.bias(last)
         if bias is not None:
             assert self.field.bias_multipliers is not None
-            f += float(self.field.bias_multipliers[last]) * float(bias[0])
+            f += float(self.field.bias_multipliers[last]) * bias.astype(np.float64)
         return f
 
-    def backward(self, weights: Weights) -> None:
-        """Fill `back`, after a `forward` at the same weights."""
-        signal = self._one
+    def _descent(self, residual: np.ndarray) -> np.ndarray:
+        """-dR/df (n, o), in the dtype of the arithmetic, for the residual n dR/df."""
+        scaled = (residual * (-1.0 / len(residual))).astype(self.dtype)
+        return scaled.reshape(len(residual), -1)
+
+    def backward(self, weights: Weights, residual: np.ndarray) -> None:
+        """Fill `back`, after a `forward` at the same weights.
+
+        A single output's derivatives are those of f, whatever the residual: a step needs them
+        for the residuals of several samples, each scaled by its own. Of several outputs the sum
+        is pulled back that the residual makes of them: one pass, and rates of rank n still.
+        """
+        self._pull_back(
+            weights, self._one if self.field.n_outputs == 1 else self._descent(residual)
+        )
+
+    def _pull_back(self, weights: Weights, signal: np.ndarray) -> None:
         for layer in range(len(self.field.widths), 0, -1):
             out = self.back[layer - 1]
             weights.pull(layer, signal, out)
@@ -156,23 +172,36 @@ class Pass:
             signal = out
 
     def pulled(self, layer: int, residual: np.ndarray) -> np.ndarray:
-        """-(1/n) e_i df_i/dz of a layer (n, fan_out), a new array; for the output layer (n, 1)."""
-        pull_ = (residual * (-1.0 / len(residual))).astype(self.dtype)[:, None]
+        """-dR/dz of a layer (n, fan_out), a new array, after `backward` with this residual."""
         if layer == len(self.field.widths):
-            return pull_
-        return pull_ * self.back[layer]
+            return self._descent(residual)
+        if self.field.n_outputs > 1:
+            return self.back[layer].copy()
+        return self._descent(residual) * self.back[layer]
 
-    def grams(self) -> np.ndarray:
-        """Gram matrices (layers, n, n) of this copy, after `backward`."""
-        field = self.field
-        grams = np.empty((len(field.multipliers), len(field.x), len(field.x)))
-        for layer in range(len(grams)):
+    def grams(self, weights: Weights) -> np.ndarray:
+        """Gram matrices (layers, n o, n o) of this copy, after `forward` at the same weights."""
+        field, n, o = self.field, len(self.field.x), self.field.n_outputs
+        last = len(field.widths)
+        backs: list[list[np.ndarray]] = []
+        for output in range(o):
+            signal = np.zeros((n, o), self.dtype)
+            signal[:, output] = 1.0
+            self._pull_back(weights, signal)
+            backs.append([back.astype(np.float64) for back in self.back])
+        grams = np.zeros((last + 1, n, o, n, o))
+        for layer in range(last + 1):
             signal = self.signals[layer].astype(np.float64)
             inner = field.multipliers[layer] ** 2 * (signal @ signal.T)
             if field.bias_multipliers is not None and layer > 0:
                 inner += field.bias_multipliers[layer] ** 2
-            if layer < len(field.widths):
-                back = self.back[layer].astype(np.float64)
-                inner *= back @ back.T
-            grams[layer] = inner
-        return grams
+            for one in range(o):
+                for other in range(one + 1):
+                    block = grams[layer, :, one, :, other]
+                    if layer < last:
+                        np.multiply(inner, backs[one][layer] @ backs[other][layer].T, out=block)
+                    elif one == other:
+                        block[...] = inner
+                    if other < one:
+                        grams[layer, :, other, :, one] = block.T
+        return grams.reshape(last + 1, n * o, n * o)
