@@ -12,6 +12,7 @@ BENCHMARKS = {
     "steps": "what a step costs above its right-hand sides, or above a copy of the state",
     "width": "cost and memory against the width, to fifty million neurons",
     "deep": "a step of three layers against copies of the largest matrix, and against BLAS",
+    "deep_facts": "exact facts, powers of m and wide limits of deep networks, measured",
     "threads": "what a second thread gains, pass by pass",
     "ensemble": "networks a second, a thousand small ones, against other solvers",
     "paths": "what a pass costs each way; makes the table that the choice is made by",

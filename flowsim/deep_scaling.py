@@ -12,17 +12,23 @@ one learning rate, have three exponents instead:
 Sign and pairing of gamma_1 and gamma_2 are flowsim's own choice. A common factor of the s_l
 changes the unit of time only (for a 1-homogeneous sigma); here s_2 = m^-1/2, the textbooks' scale
 of a hidden layer, and time is tau = t/alpha as for two layers.
+
+Some schemes begin with a step of gradient descent at learning rates of its own, without which the
+layers of a network with small initial outputs would never learn (Hajjar, Chizat and Giraud): a
+`FirstStep` says what is different in it.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flowsim.errors import ConfigError
 
 _SMALLEST, _LARGEST = 1e-300, 1e300
+
+Triple = tuple[float, float, float]
 
 
 def layer_names(hidden_layers: int) -> tuple[str, ...]:
@@ -51,6 +57,33 @@ class LayerScale:
 
 
 @dataclass(frozen=True)
+class FirstStep:
+    """A first step of gradient descent with learning rates of its own, from the input layer on.
+
+    Parameters
+    ----------
+    rates : tuple of float
+        Learning rates of each layer's weights, m^-c.
+    bias_rates : tuple of float
+        Of each layer's biases, where these count with the multiplier 1.
+    kept : tuple of float
+        What each layer's initial weights are multiplied by after the step: 1, or less where they
+        are to count less from then on.
+    size : float
+        Learning rate in units of these, and how long the step lasts in tau.
+    calibrate : bool
+        Choose the learning rates layer by layer by the change that they make, see
+        `flowsim.networks.first_step`.
+    """
+
+    rates: tuple[float, ...]
+    bias_rates: tuple[float, ...]
+    kept: tuple[float, ...]
+    size: float = 1.0
+    calibrate: bool = False
+
+
+@dataclass(frozen=True)
 class DeepScaling:
     """The scales of a deep network at one width.
 
@@ -69,6 +102,11 @@ class DeepScaling:
         (gamma_1, gamma_2, gamma_3) for three layers, else empty.
     means : tuple of float
         Means of the initial normalised weights of each layer.
+    bias_std : float
+        Standard deviation of the initial biases from the second layer on, where these count with
+        the multiplier 1. 0 in schemes without biases of their own.
+    first : FirstStep or None
+        What is different in the first step; None if nothing is.
 
     Raises
     ------
@@ -82,6 +120,8 @@ class DeepScaling:
     alpha: float = 1.0
     gammas: tuple[float, ...] = ()
     means: tuple[float, ...] = ()
+    bias_std: float = 0.0
+    first: FirstStep | None = None
 
     def __post_init__(self) -> None:
         for name, scale in zip(layer_names(self.hidden_layers), self.scales, strict=True):
@@ -191,7 +231,13 @@ class DeepScaling:
 
     @classmethod
     def from_scheme(
-        cls, name: str, width: int, hidden_layers: int, init_scale: float = 1.0
+        cls,
+        name: str,
+        width: int,
+        hidden_layers: int,
+        init_scale: float = 1.0,
+        first_step: float = 1.0,
+        calibrate: bool = False,
     ) -> DeepScaling:
         """Layers of a named scheme.
 
@@ -202,6 +248,8 @@ class DeepScaling:
         width, hidden_layers : int
         init_scale : float
             See `from_exponents`.
+        first_step, calibrate
+            ``size`` and ``calibrate`` of the `FirstStep`, if the scheme has one.
 
         Raises
         ------
@@ -215,7 +263,13 @@ class DeepScaling:
             )
         exponents = scheme.exponents(hidden_layers)
         means = scheme.means(hidden_layers) if scheme.means else ()
-        return cls.from_exponents(width, exponents, init_scale, means)
+        plain = cls.from_exponents(width, exponents, init_scale, means)
+        if scheme.first is None:
+            return plain
+        rows = [[_power(width, -value) for value in row] for row in scheme.first(hidden_layers)]
+        rates, bias_rates, kept = zip(*rows, strict=True)
+        first = FirstStep(rates, bias_rates, kept, first_step, calibrate)
+        return replace(plain, bias_std=1.0 if scheme.needs_biases else 0.0, first=first)
 
 
 @dataclass(frozen=True)
@@ -228,12 +282,20 @@ class DeepScheme:
         From L to the (a, b, c) of the L + 1 layers.
     means : callable or None
         From L to the means of the layers' initial normalised weights, where they are not 0.
+    first : callable or None
+        From L to the exponents of the first step in each layer, (c of the weights, c of the
+        biases, k): after it the initial weights count m^-k times. Biases count with the
+        multiplier 1, and those of the input layer are weights.
+    needs_biases : bool
+        Whether biases of unit variance keep the hidden layers from vanishing at t = 0.
     shallowest, deepest : int
         L for which it is defined.
     """
 
     exponents: Callable[[int], list[tuple[float, float, float]]]
     means: Callable[[int], list[float]] | None = None
+    first: Callable[[int], list[Triple]] | None = None
+    needs_biases: bool = False
     shallowest: int = 1
     deepest: int = 64
 
@@ -245,25 +307,46 @@ class DeepScheme:
         return f"{self.shallowest} to {self.deepest} hidden layers"
 
 
-Triple = tuple[float, float, float]
-
-
 def _stacked(first: Triple, inner: Triple, last: Triple) -> Callable[[int], list[Triple]]:
     return lambda hidden: [first, *[inner] * (hidden - 1), last]
 
 
+def _large(hidden: int) -> list[Triple]:
+    """The least rates at which the first step from IP's initial values changes every layer."""
+    inner = [(-(hidden + 2) / 2, -(hidden - layer) / 2, 0.0) for layer in range(hidden - 1)]
+    return [(-(hidden + 1) / 2, -(hidden + 1) / 2, 0.0), *inner, (-(hidden + 1) / 2, 0.0, 0.0)]
+
+
+def _large_with_biases(hidden: int) -> list[Triple]:
+    """The same where biases of order 1 make all layers of order 1."""
+    back = [-(hidden - layer) / 2 for layer in range(hidden - 1)]
+    return [(*(-(hidden + 1) / 2,) * 2, 0.0), *[(c - 1.0, c, 0.0) for c in back], (-1.0, 0.0, 0.0)]
+
+
+def _keeping(exponent: float) -> Callable[[int], list[Triple]]:
+    """A first step of muP after which the hidden matrices' initial values count m^-k times."""
+    return _stacked((0, -1, 0), (0, -1, exponent), (0, 0, 0))
+
+
 _IP = _stacked((0, 0, -1), (1, 0, -2), (1, 0, -1))
+_MUP = _stacked((-0.5, 0.5, 0), (0, 0.5, 0), (0.5, 0.5, 0))
 
 DEEP_SCHEMES: dict[str, DeepScheme] = {
     "sp": DeepScheme(_stacked((0, 0, 1), (0, 0.5, 1), (0, 0.5, 1))),
     "ntk": DeepScheme(_stacked((0, 0, 0), (0.5, 0, 0), (0.5, 0, 0))),
     "mean-field": DeepScheme(_stacked((0, 0, -1), (1, 0, -1), (1, 0, -1)), deepest=1),
-    "mup": DeepScheme(_stacked((-0.5, 0.5, 0), (0, 0.5, 0), (0.5, 0.5, 0))),
+    "mup": DeepScheme(_MUP),
     "ip": DeepScheme(_IP),
+    "ip-llr": DeepScheme(_IP, first=_large),
+    "ip-bias": DeepScheme(_IP, first=_large_with_biases, needs_biases=True),
     "ip-non-centred": DeepScheme(_IP, means=lambda hidden: [0.0, *[1.0] * hidden]),
+    "hp": DeepScheme(_MUP, first=_keeping(0.5)),
+    "hpz": DeepScheme(_MUP, first=_keeping(math.inf)),
 }
 """Named parametrisations (a, b, c): SP at learning rate 1/m, NTK, mean field (one hidden layer),
-muP, and the integrable one, centred or not (Hajjar, Chizat and Giraud, arXiv 2110.15596)."""
+muP; the integrable one (IP), with a first step at large learning rates (IP-LLR), with biases, not
+centred (Hajjar, Chizat and Giraud, arXiv 2110.15596); and muP in which the hidden matrices' initial
+values count as in IP after the first step (HP, hybrid), or not at all (HPZ)."""
 
 
 def _from_exponents(width: int, exponents: Sequence[Triple]) -> tuple[LayerScale, ...]:

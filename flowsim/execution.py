@@ -337,6 +337,10 @@ def method_options(experiment: Experiment, y: np.ndarray) -> MethodOptions:
         step=section.step,
         step_fraction=section.step_fraction,
         max_relative_change=section.max_relative_change,
+        batch_size=section.batch_size,
+        momentum=section.momentum or 0.0,
+        restart=section.restart,
+        seed=experiment.network.seed,
     )
 
 

@@ -53,6 +53,7 @@ def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[s
         "activation": experiment.network.activation,
         "antisymmetric": network.antisymmetric,
         **network.numbers,
+        **({"first_step": json.dumps(flow.first_step.numbers)} if flow.first_step else {}),
         **({} if loss == SQUARE else {"loss": loss}),
     }
 

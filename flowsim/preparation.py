@@ -27,7 +27,7 @@ from flowsim.recording.places import RunPlaces, check_name
 from flowsim.result import Run
 from flowsim.scaling import Scaling
 from flowsim.steppers import LOW_STORAGE
-from flowsim.steppers.methods import choose_method, states_of
+from flowsim.steppers.methods import MethodOptions, choose_method, states_of
 
 Source = str | Path | Mapping[str, Any] | Experiment
 Initial = Mapping[str, np.ndarray] | str | Path | Run
@@ -143,9 +143,14 @@ def _kept_states(section: Integrate) -> int:
     return 3 if section.estimate_error else 1
 
 
+def _needs_dense_rates(method: str, section: Integrate) -> bool:
+    """Whether rates are added up from step to step: then their rank is not n."""
+    return method in LOW_STORAGE or bool(section.momentum)
+
+
 def _factored(network: Network, dataset: Dataset, section: Integrate) -> bool:
     """Whether rates of hidden matrices are kept as factors, whatever the method."""
-    if not isinstance(network, DeepNetwork) or section.method in LOW_STORAGE:
+    if not isinstance(network, DeepNetwork) or _needs_dense_rates(section.method, section):
         return False
     way = choose_deep_passes(section.passes, section.backend, len(dataset.x), network.widths)
     return way == "factored"
@@ -190,7 +195,8 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
     """
     section, machine = experiment.integrate, machine_memory()
     _check_kernel(experiment, network, dataset, method)
-    states, kept = states_of(method), _kept_states(section)
+    options = MethodOptions(batch_size=section.batch_size, momentum=section.momentum or 0.0)
+    states, kept = states_of(method, options), _kept_states(section)
     if method not in LOW_STORAGE and _factored(network, dataset, section):
         states = 1
     needed = (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
@@ -204,9 +210,12 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
 
 def _check_kernel(experiment: Experiment, network: Network, dataset: Dataset, method: str) -> None:
     """Refuse a method or a record that needs K where K cannot fit."""
-    section, size = experiment.integrate, dataset.n_samples * dataset.n_outputs
+    section, kept = experiment.integrate, experiment.record.kernel.schedule != "none"
+    # A step of descent is chosen on the first batch.
+    samples = dataset.n_samples if kept else min(dataset.n_samples, section.batch_size or 2**63)
+    size = samples * dataset.n_outputs
     needs = method in ("euler", "heun") or (method == "gradient-descent" and section.step is None)
-    if not (needs or experiment.record.kernel.schedule != "none"):
+    if not (needs or kept):
         return
     # The layers' Gram matrices, K, and what its eigenvalues are found in.
     needed, machine = 8.0 * size**2 * (len(network.layers) + 2), machine_memory()
@@ -215,7 +224,7 @@ def _check_kernel(experiment: Experiment, network: Network, dataset: Dataset, me
             f'another method than "{method}", such as "tsit54"' if needs else "no record.kernel"
         )
         raise FlowsimError(
-            f"data: K of {dataset.n_samples} samples with {dataset.n_outputs} outputs needs at "
+            f"data: K of {samples} samples with {dataset.n_outputs} outputs needs at "
             f"least {needed / 2**30:.3g} GiB, the machine has {machine / 2**30:.3g}; take fewer "
             f"samples or {remedy}"
         )
@@ -288,7 +297,7 @@ def make_flow(
         "passes": section.passes,
     }
     if isinstance(network, DeepNetwork):
-        if method in LOW_STORAGE:
+        if _needs_dense_rates(method, section):
             options["passes"] = "dense"
         return DeepFlow(network, x, y, **options)
     return TwoLayerFlow(network, x, y, **options)

@@ -48,6 +48,8 @@ def show_progress(wanted: bool, rules: StopRules) -> Iterator[Callable[..., None
         last_shown = [0.0]
 
         def update(point: Any, counters: Any, attempt: Any) -> None:
+            if not point.watched:
+                return  # R would have to be computed only to be shown
             if not first_loss:
                 first_loss.append(point.loss)
             now = time.monotonic()

@@ -10,7 +10,7 @@ from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.networks.deep import DeepFlow, DeepNetwork
 from flowsim.steppers.driver import NoObserver, Observer, integrate
 from flowsim.steppers.events import StopRules
-from flowsim.steppers.methods import MethodOptions, make_stepper
+from flowsim.steppers.methods import METHODS, MethodOptions, make_stepper
 
 ONE_X, NO_Y = np.array([[1.0]]), np.zeros(1)
 
@@ -44,30 +44,112 @@ def test_outputs_of_the_integrable_scheme_are_those_of_mup_but_for_a_power(hidde
     np.testing.assert_allclose(f[0], f[1] * width ** (-(hidden - 1) / 2), rtol=1e-12)
 
 
+def run_steps(name, width, hidden, steps=0, activation="relu", step=0.2, both=True, **first):
+    """The flow of a scheme and its state after the first step and ``steps`` of descent."""
+    scaling = DeepScaling.from_scheme(name, width, hidden, **first)
+    network = DeepNetwork(scaling, ACTIVATIONS[activation], antisymmetric=both, seed=2)
+    flow = DeepFlow(network, PUBLISHED_X, PUBLISHED_Y, passes="dense")
+    descent = METHODS["gradient-descent"](MethodOptions(step=step))
+    rules = StopRules(stop_loss=0.0, max_steps=steps + 1)
+    return flow, integrate(flow, descent, rules, NoObserver()).point
+
+
+def matrices(flow, theta):
+    """The matrices W_l that signals are multiplied by, first copy."""
+    layout = flow.field.layout
+    return [
+        multiplier * layout.weights(np.asarray(theta)[0], layer)
+        for layer, multiplier in enumerate(flow.field.multipliers)
+    ]
+
+
 @pytest.mark.parametrize("hidden", [2, 3, 5])
 def test_large_rates_make_the_first_step_of_the_integrable_scheme_that_of_mup(hidden):
     """The same change of the matrices W for the same U and dR/df, at any m: IP-LLR."""
-    width = 90
-    first_c = [-(hidden + 1) / 2, *[-(hidden + 2) / 2] * (hidden - 1), -(hidden + 1) / 2]
-    plain = DeepScaling.from_scheme("ip", width, hidden)
-    rows = [(a, b, c) for (a, b, _), c in zip(plain.exponents, first_c, strict=True)]
-    networks = [
-        DeepNetwork(DeepScaling.from_exponents(width, rows), ACTIVATIONS["relu"], seed=2),
-        scheme("mup", width, hidden, seed=2),
-    ]
-    pull, changes = np.array([0.3, -1.2, 0.7, 0.4]), []
-    for network in networks:
-        flow = DeepFlow(network, PUBLISHED_X, PUBLISHED_Y, passes="dense")
-        rate, layout = flow.empty(), flow.field.layout
-        flow.rate(flow.initial, pull, rate)
-        changes.append(
-            [
-                multiplier * layout.weights(rate[0], layer)
-                for layer, multiplier in enumerate(flow.field.multipliers)
-            ]
-        )
+    changes = []
+    for name, options in (("ip-llr", {"first_step": 0.7}), ("mup", {"step": 0.7})):
+        flow, end = run_steps(name, 90, hidden, **options)
+        assert end.time == 0.7
+        pairs = zip(matrices(flow, end.theta), matrices(flow, flow.initial), strict=True)
+        changes.append([after - before for after, before in pairs])
     for one, two in zip(*changes, strict=True):
+        # A change is the difference of matrices: rounding is that of these.
         np.testing.assert_allclose(one, two, rtol=0.0, atol=1e-12 * np.max(np.abs(two)))
+
+
+def test_after_large_rates_the_integrable_scheme_is_the_hybrid():
+    """IP-LLR and HP give every matrix the same values after every step, for the same U."""
+    ends = [run_steps(name, 90, 3, 20, first_step=0.7) for name in ("ip-llr", "hp")]
+    for one, two in zip(*(matrices(flow, end.theta) for flow, end in ends), strict=True):
+        np.testing.assert_allclose(one, two, rtol=0.0, atol=1e-12 * np.max(np.abs(two)))
+    # Dropped altogether, the initial matrices leave their change: of rank n.
+    flow, end = run_steps("hpz", 90, 3, first_step=0.7)
+    assert np.linalg.matrix_rank(matrices(flow, end.theta)[1]) <= len(PUBLISHED_X)
+
+
+def test_calibrated_layers_change_their_preactivations_as_asked():
+    """By 1 in the mean, the output by a tenth: each by its own weights, on the new signals."""
+    flow, end = run_steps("ip-llr", 200, 3, activation="gelu", both=False, calibrate=True)
+    rates = flow.first_step.learning_rates
+    assert np.all((rates > 0.0) & (rates < 500.0))
+    before, after = matrices(flow, flow.initial), matrices(flow, end.theta)
+    signal, gelu = flow.field.x, flow.field.activation.value
+    for layer in range(3):
+        assert np.mean(np.abs(signal @ (after[layer] - before[layer]))) == pytest.approx(1.0)
+        signal = gelu(signal @ after[layer])
+    push = signal @ (after[3] - before[3])
+    assert np.mean(np.abs(push)) == pytest.approx(0.1)
+
+
+def test_a_layer_that_nothing_can_change_is_given_the_largest_rate():
+    scaling = DeepScaling.from_scheme("ip-llr", 50, 2, calibrate=True)
+    flow = DeepFlow(DeepNetwork(scaling, ACTIVATIONS["relu"]), ONE_X, NO_Y)
+    flow.y = flow.residual(flow.initial)  # fitted from the start
+    np.testing.assert_array_equal(flow.first_step.learning_rates, 500.0)
+
+
+def test_biases_of_their_own_keep_every_layer_at_order_one():
+    """IP-bias: the first step changes biases and weights of every layer by O(1) in h, any m."""
+    changes = []
+    for width in (64, 256, 1024):
+        scaling = DeepScaling.from_scheme("ip-bias", width, 3)
+        network = DeepNetwork(scaling, ACTIVATIONS["tanh"], biases=True, seed=1)
+        flow = DeepFlow(network, PUBLISHED_X, 3.0 + PUBLISHED_Y, passes="dense")
+        initial, field = np.asarray(flow.initial)[0], flow.field
+        after = flow.first_step.take(flow.initial, flow.residual(flow.initial))[0]
+        signal, row = field.x, []
+        for layer in range(4):
+            change, layout = after - initial, field.layout
+            weights = field.multipliers[layer] * (signal @ layout.weights(change, layer))
+            row.append(np.mean(np.abs(weights)))
+            signal = field.multipliers[layer] * (signal @ layout.weights(after, layer))
+            if layer > 0:
+                factor = field.bias_multipliers[layer]
+                row.append(factor * np.mean(np.abs(layout.bias(change, layer))))
+                signal = signal + factor * layout.bias(after, layer)
+                if layer < 3:
+                    assert np.std(factor * layout.bias(initial, layer)) == pytest.approx(1, 0.2)
+            signal = np.tanh(signal)
+        changes.append(row)
+    slopes = np.polyfit(np.log([64, 256, 1024]), np.log(changes), 1)[0]
+    assert slopes == pytest.approx(np.zeros(7), abs=0.2)
+
+
+@pytest.mark.parametrize(("name", "power"), [("ip", -0.5), ("mup", 0.0)])
+def test_layers_begin_at_the_sizes_of_their_scheme(name, power):
+    """h_l ~ m^-(l-1)/2 in IP, and as large in every layer of muP: root mean squares over seeds."""
+    widths, sizes = [32, 64, 128, 256], []
+    for width in widths:
+        squares = np.zeros(3)
+        for seed in range(30):
+            flow = DeepFlow(scheme(name, width, 3, seed=seed), PUBLISHED_X, np.zeros(4))
+            signal = flow.field.x
+            for layer, weights in enumerate(matrices(flow, flow.initial)[:3]):
+                squares[layer] += np.mean((signal @ weights) ** 2)
+                signal = np.maximum(signal @ weights, 0.0)
+        sizes.append(squares)
+    powers = np.polyfit(np.log(widths), 0.5 * np.log(sizes), 1)[0]
+    assert powers == pytest.approx(power * np.arange(3), abs=0.05)
 
 
 @pytest.mark.parametrize(("hidden", "expected"), [(1, 0.0), (2, 0.0), (3, -1.0), (4, -2.0)])

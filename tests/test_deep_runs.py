@@ -87,6 +87,35 @@ def test_a_run_goes_on_to_the_same_bits(method, passes, tmp_path):
         assert weights[0] == weights[1]
 
 
+@pytest.mark.parametrize("passes", ["dense", "factored"])
+@pytest.mark.parametrize(("scheme", "method"), [("ip-llr", "heun"), ("hpz", "tsit54")])
+def test_a_first_step_of_its_own_is_taken_once(scheme, method, passes, tmp_path):
+    """Recorded, and not again when the run goes on from behind it, or from before it."""
+    network, output = {"activation": "gelu", "width": 80}, tmp_path / "run.h5"
+    scaling = {"scheme": scheme, "first_step": 0.5, "calibrate": True}
+    options = {"method": method, "stop_loss": 0.0, "passes": passes}
+    record = {"observables": {"schedule": "linear", "every": 0.25}}
+    whole = simulate(network, scaling, {**options, "max_steps": 12}, record=record)
+    for steps in (1, 2, 12):
+        simulate(
+            network, scaling, {**options, "max_steps": steps}, output=output, record=EAGER | record
+        )
+    with fs.open(output) as run:
+        assert run.final["hidden_weights_2"].tobytes() == whole.final["hidden_weights_2"].tobytes()
+        about = json.loads(run.attributes["first_step"])
+        assert about["kept"][1] == (1.0 if scheme == "ip-llr" else 0.0)
+        assert len(about["mobilities"]) == 3 and max(about["learning_rates"]) <= 500.0
+        residual = run.observables["residual"]
+        assert run.time[2] == 0.5
+        for name in ("residual", "step"):
+            np.testing.assert_array_equal(
+                run.observables[name], whole.observables[name][: len(run.time)]
+            )
+        assert np.all(residual[1] != residual[0])
+        counts = run.observables["n_rhs"]
+        np.testing.assert_array_equal(counts, whole.observables["n_rhs"])
+
+
 @pytest.mark.parametrize(("method", "activation"), [("heun", "relu"), ("tsit54", "gelu")])
 def test_factors_are_the_same_flow(method, activation):
     network = {"width": 60, "hidden_layers": 3, "activation": activation, "biases": True}
@@ -205,6 +234,13 @@ def test_the_commands_know_deep_networks(tmp_path, capsys):
             {"abc_a": [0.0], "abc_b": [0.0] * 3, "abc_c": [0.0] * 3},
             r"scaling.abc_a = \[0.0\]: has 1 entries; give 3",
         ),
+        ({}, {"scheme": "ip-bias"}, 'scaling.scheme = "ip-bias": needs network.biases = true'),
+        ({}, {"scheme": "mup", "first_step": 0.1}, "scaling.first_step = .* no first step of its"),
+        (
+            {},
+            {"scheme": "ip", "calibrate": True},
+            "scaling.calibrate = .* no first step of",
+        ),
         ({"relative_widths": [1.0]}, {"gamma_3": 1.5}, "network.relative_widths = .* give one for"),
         ({"mobility": {"hidden": 1.0}}, {"gamma_3": 1.5}, "network.mobility = .* unknown; choose"),
         ({"kind": "two-layer"}, {"gamma": 1.0}, "scaling.gamma_prime: missing"),
@@ -215,6 +251,11 @@ def test_mistakes_are_one_line_each(network, scaling, message):
     with pytest.raises(ConfigError, match=f"^{message}") as error:
         simulate(network, scaling)
     assert "\n" not in str(error.value)
+
+
+def test_the_end_lies_behind_the_first_step():
+    with pytest.raises(ConfigError, match=r"^integrate.t_max = 0.5: .*first_step = 1 long"):
+        simulate({}, {"scheme": "ip-llr"}, {"t_max": 0.5})
 
 
 @pytest.mark.parametrize(

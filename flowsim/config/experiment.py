@@ -16,11 +16,11 @@ from flowsim.config.data_section import DataSection, File, Function, Images, Poi
 from flowsim.config.fields import Section
 from flowsim.config.forms import SECTIONS, check_section, keys_of
 from flowsim.config.problems import closest, show, show_key
-from flowsim.config.scaling_section import DeepScalingSection, ScalingSection
+from flowsim.config.scaling_section import DeepNamedScheme, DeepScalingSection, ScalingSection
 from flowsim.config.sections import DeepNetworkSection, Integrate, Network, Record
 from flowsim.config.source import Overrides, read_sections
 from flowsim.data import Dataset
-from flowsim.deep_scaling import DeepScaling
+from flowsim.deep_scaling import DEEP_SCHEMES, DeepScaling
 from flowsim.errors import ConfigError, DataWarning
 from flowsim.kernels import DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
@@ -267,6 +267,8 @@ def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
     integrate = checked.get("integrate")
     if isinstance(network, Network | DeepNetworkSection) and isinstance(integrate, Integrate):
         problems += _passes_problems(network, integrate)
+        if isinstance(network, DeepNetworkSection) and isinstance(scaling, DeepNamedScheme):
+            problems += _scheme_problems(network, scaling, integrate)
     now = Points if not (others or problems) else Points | Function | File | Images
     if isinstance(data, now):
         try:
@@ -306,11 +308,29 @@ def _passes_problems(network: Network | DeepNetworkSection, integrate: Integrate
         return []
     if integrate.method in LOW_STORAGE:
         return [f'{key}: method "{integrate.method}" needs dense rates; set passes = "dense"']
+    if integrate.momentum:
+        return [f'{key}: momentum needs dense rates; set passes = "dense"']
     if integrate.backend != "cpu":
         return [f'{key}: is for backend = "cpu"; set passes = "dense"']
     if isinstance(network, DeepNetworkSection) and network.hidden_layers < 2:
         return [f'{key}: needs network.hidden_layers of at least 2; set passes = "dense"']
     return []
+
+
+def _scheme_problems(
+    network: DeepNetworkSection, scaling: DeepNamedScheme, integrate: Integrate
+) -> list[str]:
+    """Check that a scheme has the network and the time that it needs."""
+    problems, scheme = [], scaling.scheme
+    if DEEP_SCHEMES[scheme].needs_biases and not network.biases:
+        problems.append(f'scaling.scheme = "{scheme}": needs network.biases = true')
+    first, t_max = scaling.first_step, integrate.t_max
+    if first is not None and t_max is not None and t_max < first:
+        problems.append(
+            f"integrate.t_max = {t_max:g}: lies within the first step of the scheme, which is "
+            f"scaling.first_step = {first:g} long; take a later one"
+        )
+    return problems
 
 
 def _make_samples(section: DataSection) -> Dataset:

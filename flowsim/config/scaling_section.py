@@ -128,14 +128,32 @@ class LayerNumbers(DeepScalingSection):
 
 
 class DeepNamedScheme(DeepScalingSection):
-    """``[scaling]`` of a deep network by name."""
+    """``[scaling]`` of a deep network by name.
+
+    ``first_step`` and ``calibrate`` are for schemes whose first step has learning rates of its own.
+    """
 
     scheme: Annotated[str, Field(examples=["mup"]), one_of(DEEP_SCHEMES)]
     init_scale: Positive = 1.0
+    first_step: Positive | None = Field(default=None, validate_default=True, examples=[1.0])
+    calibrate: bool | None = Field(default=None, validate_default=True, examples=[True])
+
+    @field_validator("first_step", "calibrate")
+    @classmethod
+    def _scheme_has_one(cls, value: float | None, info: ValidationInfo) -> float | None:
+        scheme, name = info.data.get("scheme"), info.field_name
+        if scheme is None:
+            return value
+        if DEEP_SCHEMES[scheme].first is None and value is not None:
+            raise ValueError(f'scheme "{scheme}" has no first step of its own; remove it')
+        if DEEP_SCHEMES[scheme].first is not None and value is None:
+            return False if name == "calibrate" else 1.0
+        return value
 
     def make(self, width: int, hidden_layers: int) -> DeepScaling:
         """See `DeepScalingSection.make`."""
-        return DeepScaling.from_scheme(self.scheme, width, hidden_layers, self.init_scale)
+        first = self.first_step or 1.0, bool(self.calibrate)
+        return DeepScaling.from_scheme(self.scheme, width, hidden_layers, self.init_scale, *first)
 
 
 def _check_lengths(rows: dict[str, list[float]], hidden_layers: int) -> None:

@@ -18,11 +18,15 @@ DTYPES = {"float64": 1e-13, "float32": 1e-6}
 """Dtypes of the state, with the least rtol that each can hold."""
 
 _KERNEL_BOUNDED = ("euler", "heun")
-_PAIRS = tuple(n for n in METHOD_NAMES if n not in ("auto", "gradient-descent", *_KERNEL_BOUNDED))
+_DESCENT = ("gradient-descent",)
+_PAIRS = tuple(n for n in METHOD_NAMES if n not in ("auto", *_DESCENT, *_KERNEL_BOUNDED))
 _METHODS_WITH = {
     "atol": ("auto", *_PAIRS),
     "first_step": ("auto", *_PAIRS),
-    "step": ("gradient-descent",),
+    "step": _DESCENT,
+    "batch_size": _DESCENT,
+    "momentum": _DESCENT,
+    "restart": _DESCENT,
     "step_fraction": ("auto", *_KERNEL_BOUNDED),
     "max_relative_change": ("auto", *_KERNEL_BOUNDED),
 }
@@ -128,6 +132,9 @@ class Integrate(Section):
     step: Positive | None = Field(default=None, examples=[0.1])
     step_fraction: Positive | None = Field(default=None, examples=[0.5])
     max_relative_change: Positive | None = Field(default=None, examples=[0.1])
+    batch_size: Count | None = Field(default=None, examples=[512])
+    momentum: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(default=None, examples=[0.9])
+    restart: bool | None = Field(default=None, examples=[False])
     stop_loss: NonNegative = 1e-5
     t_max: Positive | None = Field(default=None, examples=[1e4])
     max_steps: Count | None = Field(default=None, examples=[100000])
@@ -157,6 +164,13 @@ class Integrate(Section):
                 f'method "{method}" does not use it; remove it, or set method to one of '
                 + ", ".join(methods)
             )
+        return value
+
+    @field_validator("restart", "estimate_error")
+    @classmethod
+    def _full_batches(cls, value: bool | None, info: ValidationInfo) -> bool | None:
+        if value and info.data.get("batch_size") is not None:
+            raise ValueError("needs full batches, but batch_size is set; remove one of them")
         return value
 
     @field_validator("steady_slope")

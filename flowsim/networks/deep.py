@@ -20,6 +20,7 @@ from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.factored import FactoredKernels
 from flowsim.kernels.interface import Array, DeepField, DeepKernels, DeepLayout
 from flowsim.kernels.losses import SQUARE
+from flowsim.networks.first_step import FirstStepOfFlow
 from flowsim.networks.flow import NetworkFlow
 from flowsim.networks.operator_norm import difference_norm
 
@@ -44,8 +45,8 @@ class DeepNetwork:
         Of the initial weights, drawn layer by layer from the input on, unit normal plus the
         scaling's mean.
     biases : bool
-        Biases in the layers from the second on, 0 at t = 0. Those of the first layer are weights
-        of a constant input.
+        Biases in the layers from the second on, 0 at t = 0 unless the scaling says otherwise.
+        Those of the first layer are weights of a constant input.
     mobility : mapping
         Extra factors of the layers' mobilities, by `layer_names`; 0 freezes a layer.
     variables : {"normalised", "original"}
@@ -106,7 +107,7 @@ class DeepNetwork:
             "standard_deviations": json.dumps([scale.std for scale in scaling.scales]),
             "mobilities": json.dumps([scale.rate for scale in normalised]),
             "bias_multipliers": json.dumps(
-                self._bias_multipliers(normalised).tolist() if self.biases else []
+                self.bias_multipliers(normalised).tolist() if self.biases else []
             ),
         }
 
@@ -134,9 +135,12 @@ class DeepNetwork:
         generator, layout = np.random.default_rng(self.seed), self.layout(n_inputs)
         row = np.zeros(layout.length)
         means = self.scaling.means or (0.0,) * len(self.layers)
+        bias_stds = self.scaling.bias_std / self.bias_multipliers(self._scales)
         for layer, (scale, mean) in enumerate(zip(self._scales, means, strict=True)):
-            weights = layout.weights(row, layer)
+            weights, bias = layout.weights(row, layer), layout.bias(row, layer)
             weights[...] = scale.std * (generator.normal(size=weights.shape) + mean)
+            if bias is not None and self.scaling.bias_std > 0.0:
+                bias[...] = bias_stds[layer] * generator.normal(size=bias.shape)
         return self._with_copies(row, layout)
 
     def _with_copies(self, row: np.ndarray, layout: DeepLayout) -> np.ndarray:
@@ -201,12 +205,12 @@ class DeepNetwork:
             widths=self.widths,
             multipliers=np.array([scale.multiplier for scale in scales]),
             mobilities=factors * np.array([scale.rate for scale in scales]),
-            bias_multipliers=self._bias_multipliers(scales) if self.biases else None,
+            bias_multipliers=self.bias_multipliers(scales) if self.biases else None,
             copies=self.copies,
             n_outputs=self.n_outputs,
         )
 
-    def _bias_multipliers(self, scales: Sequence[LayerScale]) -> np.ndarray:
+    def bias_multipliers(self, scales: Sequence[LayerScale]) -> np.ndarray:
         """N_l (L + 1,), with which biases share the mobility of their layer's weights.
 
         A bias of a hidden layer learns like that of the first layer, which is the weight of an
@@ -273,6 +277,12 @@ class DeepFlow(NetworkFlow):
             threads=threads,
             passes=passes,
         )
+
+    @cached_property
+    def first_step(self) -> FirstStepOfFlow | None:
+        """See `NetworkFlow.first_step`."""
+        first = self.network.scaling.first
+        return None if first is None else FirstStepOfFlow(self, first)
 
     def settle(self, theta: Array) -> None:
         """See `NetworkFlow.settle`."""

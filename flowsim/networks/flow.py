@@ -6,6 +6,7 @@ kernels that pass over it, and the names of its layers.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -86,6 +87,8 @@ class NetworkFlow(Risk):
     field: Any
     layers: tuple[str, ...]
     parameter_dims: dict[str, tuple[str, ...]]
+    first_step: Any = None
+    """The first step of schemes in which it has learning rates of its own; else None."""
     _order: ClassVar[slice] = slice(None)
     """From the kernels' order of the layers to that of `layers`."""
 
@@ -117,7 +120,6 @@ class NetworkFlow(Risk):
         self.n_passes = 0
         self._mobilities = mobilities
         self._one, self._whole = one, whole
-        self._initial_norms = self._squared(self.initial, None)
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -129,6 +131,10 @@ class NetworkFlow(Risk):
     def empty(self, n: int | None = None) -> Array:
         """One state, or a stack of ``n``, uninitialised."""
         return self.kernels.empty(n)
+
+    def state(self, values: np.ndarray) -> Array:
+        """A state with these values, in the layout of a dense one."""
+        return self.kernels.array(values)
 
     def residual(self, theta: Array) -> np.ndarray:
         """e (n,) at ``theta``."""
@@ -226,6 +232,17 @@ class NetworkFlow(Risk):
         """Norms of step sum_j weights[j] slopes[j] of each layer (layers,)."""
         return np.sqrt(self.kernels.squared_combination(slopes, weights * step)[self._order])
 
+    def accumulate(self, velocity: Array, factor: float, rate: Array) -> Array:
+        """factor times a stack of one velocity plus a rate, as a new stack of one; dense rates."""
+        new = self.kernels.empty(1)
+        np.multiply(velocity, factor, out=new)
+        new[0] += rate
+        return new
+
+    def batch(self, rows: np.ndarray) -> Self:
+        """The same network, with the same states, on the samples ``rows`` (k,)."""
+        return self.on(self.field.x[rows], self.y[rows])
+
     def settle(self, theta: Array) -> None:
         """Get ready for a step from ``theta``: the states of the step before may become void."""
 
@@ -237,6 +254,10 @@ class NetworkFlow(Risk):
         """Make ``rate`` what was packed, the rate at ``theta``."""
 
     # What recorders use.
+
+    @cached_property
+    def _initial_norms(self) -> np.ndarray:
+        return self._squared(self.initial, None)
 
     def _squared(self, theta: Array, reference: Array | None) -> np.ndarray:
         """Squared norms of the `groups` on the first copy."""

@@ -57,6 +57,10 @@ class Flow(Protocol):
     """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
 
     @property
+    def first_step(self) -> Any:
+        """The first step of schemes in which it has learning rates of its own; else None."""
+
+    @property
     def n_samples(self) -> int:
         """n."""
 
@@ -74,6 +78,9 @@ class Flow(Protocol):
 
     def empty(self, n: int | None = None) -> State:
         """One state, or a stack of n slopes, uninitialised."""
+
+    def state(self, values: np.ndarray) -> State:
+        """A state with these values."""
 
     def settle(self, theta: State) -> None:
         """Get ready for a step from theta: the states of the step before may become void."""
@@ -142,6 +149,12 @@ class Flow(Protocol):
     def layer_norms(self, theta: State) -> np.ndarray:
         """Norm of each layer's weights."""
 
+    def batch(self, rows: np.ndarray) -> Flow:
+        """The same network, with the same states, on some of the samples."""
+
+    def accumulate(self, velocity: State, factor: float, rate: State) -> State:
+        """factor times a stack of one velocity plus a rate, as a new stack of one; dense rates."""
+
     def combination_norms(self, slopes: State, weights: np.ndarray, step: float) -> np.ndarray:
         """Norm of step sum_j weights[j] slopes[j] in each layer."""
 
@@ -154,6 +167,8 @@ class Point:
     theta: State
     residual: np.ndarray
     loss: float
+    watched: bool = True
+    """Whether the rules that end a run look at R here."""
 
     @classmethod
     def of(cls, flow: Flow, time: float, theta: State, residual: np.ndarray) -> Self:
@@ -164,6 +179,40 @@ class Point:
     def finite(self) -> bool:
         """Whether every residual is a finite number."""
         return all_finite(self.residual.reshape(-1))
+
+
+class UnseenPoint(Point):
+    """A point of a method that does not look at all samples: e is computed if it is asked for.
+
+    Its state must then still be valid. Looking counts for nothing: it is not what the method costs.
+
+    Parameters
+    ----------
+    time : float
+    theta : State
+    flow : Flow
+        On all samples.
+    watched : bool
+        Whether the rules that end a run look at R here.
+    """
+
+    def __init__(self, time: float, theta: State, flow: Flow, watched: bool) -> None:
+        self.time, self.theta, self._flow, self.watched = time, theta, flow, watched
+        self._seen: np.ndarray | None = None
+
+    @property
+    def residual(self) -> np.ndarray:  # type: ignore[override]
+        """e (n,)."""
+        if self._seen is None:
+            flow, counts = self._flow, (self._flow.n_rhs, self._flow.n_passes)
+            self._seen = flow.residual(self.theta)
+            flow.n_rhs, flow.n_passes = counts
+        return self._seen
+
+    @property
+    def loss(self) -> float:  # type: ignore[override]
+        """R."""
+        return self._flow.loss(self.residual)
 
 
 @dataclass
@@ -177,8 +226,9 @@ class Attempt:
     point : Point or None
         Where it led; None if it was rejected.
     rejection : str
-        Why it was rejected: ``error``, ``loss``, ``non-finite``, ``at rest`` (the loss falls in
-        no step, however small) or ``restart`` (begin anew from t = 0); empty if it was not.
+        Why it was rejected: ``error``, ``loss``, ``non-finite``, ``diverged`` (not finite after
+        a step that cannot be taken otherwise), ``at rest`` (the loss falls in no step, however
+        small) or ``restart`` (begin anew from t = 0); empty if it was not.
     interpolate : callable or None
         ``interpolate(fraction)`` returns the state at ``time + fraction step`` and e there. The
         state is a buffer of the stepper's: valid until the next call or the next attempt.

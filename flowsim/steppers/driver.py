@@ -27,11 +27,18 @@ import numpy as np
 from flowsim.errors import StorageError
 from flowsim.kernels.cpu import samples
 from flowsim.steppers.base import Attempt, Flow, Point, Stepper
-from flowsim.steppers.events import COMPLETE, ENDINGS, PREEMPTED, StopRules, Watch
+from flowsim.steppers.events import (
+    COMPLETE,
+    ENDINGS,
+    PREEMPTED,
+    StopRules,
+    Watch,
+    explain,
+    hopeless,
+    key_of,
+)
+from flowsim.steppers.first_step import AfterFirstStep
 from flowsim.steppers.interruption import Interrupted, Interruption
-
-MAX_REJECTIONS = 80
-"""In a row. Halving that often leaves a step that no longer moves the time."""
 
 
 @dataclass
@@ -155,6 +162,8 @@ def integrate(
     Outcome
     """
     interruption = interruption or Interruption()
+    if flow.first_step is not None:
+        stepper = AfterFirstStep(stepper, flow.first_step)
     # A step that is far too long overflows; it is rejected as such, and no news to the user.
     with interruption.listening(), np.errstate(over="ignore", invalid="ignore"):
         return _Loop(flow, stepper, rules, observer, interruption).run(continuation)
@@ -245,8 +254,8 @@ class _Loop:
         if not self.cut and self.kept is not None:
             # A copy: the stepper is going to write to the state it has left behind.
             point = self.kept.point
-            copies = {"theta": point.theta.copy(), "residual": point.residual.copy()}
-            self.kept = replace(self.kept, point=replace(point, **copies))
+            copies = point.theta.copy(), point.residual.copy()
+            self.kept = replace(self.kept, point=Point.of(self.flow, point.time, *copies))
         self.cut = True
 
     def _advance(self) -> str:
@@ -283,12 +292,17 @@ class _Loop:
         if after is not attempt.point:
             self._find_again(attempt, after)
         self.point = after
-        reason = self.watch.ending(after.time, after.loss, self.counters.n_steps)
-        if ENDINGS.get(_key(reason)) != COMPLETE:
+        reason = self.watch.ending(after.time, self._watched_loss(after), self.counters.n_steps)
+        if ENDINGS.get(key_of(reason)) != COMPLETE:
             if cut:  # and yet not there, by a rounding
                 self._leave_path()
             self.observer.keep(self._arrive())
         return reason
+
+    def _watched_loss(self, point: Point) -> float:
+        """R where the rules look at it, and at the end of the run; else NaN."""
+        last = self.counters.n_steps == self.rules.max_steps or point.time >= self.rules.t_max
+        return point.loss if point.watched or last else math.nan
 
     def _find_again(self, attempt: Attempt, end: Point) -> None:
         """Bring the end back to the interpolant's state, where the observer's rows have been."""
@@ -314,13 +328,9 @@ class _Loop:
             where = f"at tau = {self.point.time:g}, R = {self.point.loss:.4g}"
             reason = f"interrupted: {self.interruption.name} {where}"
         reason = explain(reason, self.flow, self.point, self.step, self.counters)
-        status = ENDINGS[_key(reason)]
+        status = ENDINGS[key_of(reason)]
         where_on = self.here if status == PREEMPTED else self.kept
         return Outcome(status, reason, self.point, self.counters, self.step, where_on)
-
-
-def _key(reason: str) -> str:
-    return reason.partition(":")[0]
 
 
 def _initial_point(flow: Flow) -> Point:
@@ -336,6 +346,8 @@ def _end_of(flow: Flow, attempt: Attempt, before: Point, stop_loss: float) -> Po
     """
     after = attempt.point
     assert after is not None and attempt.interpolate is not None
+    if not after.watched:
+        return after
     if not (0.0 < after.loss < stop_loss <= before.loss):
         return after
     target = math.log(stop_loss) - 1e-6
@@ -354,47 +366,3 @@ def _end_of(flow: Flow, attempt: Attempt, before: Point, stop_loss: float) -> Po
         return after
     attempt.end = fraction
     return crossing
-
-
-def hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:
-    """Why there is no point in trying a smaller step; empty if there is."""
-    tiny = attempt.step <= 4.0 * np.finfo(float).eps * point.time
-    at_rest = attempt.rejection == "at rest"
-    if not (tiny or at_rest) and rejected_in_a_row < MAX_REJECTIONS:
-        return ""
-    where = f"at tau = {point.time:g}, R = {point.loss:.4g}"
-    if at_rest:
-        return (
-            f"steady_state: R falls in no step, however small: a minimum or pinned neurons, {where}"
-        )
-    if attempt.rejection == "non-finite":
-        return f"non_finite: rates are not finite {where}, however small the step"
-    return f"step_too_small: {rejected_in_a_row} steps rejected in a row {where}"
-
-
-def explain(reason: str, flow: Flow, point: Point, step: float, counters: Counters) -> str:
-    """Add to an ending that nobody wished for what holds the step."""
-    if counters.n_steps and _key(reason) in ("max_steps", "max_seconds", "step_too_small"):
-        counts = flow.n_rhs, flow.n_passes
-        reason += "; " + _why_small(flow, point, step, counters)
-        flow.n_rhs, flow.n_passes = counts  # those of the method, not of the explanation
-    return reason
-
-
-_LARGE = 2**12
-"""Rows of K above which it is not computed for an explanation."""
-
-
-def _why_small(flow: Flow, point: Point, step: float, counters: Counters) -> str:
-    """Say what holds the step: stiffness, kinks or rejected steps."""
-    if point.residual.size > _LARGE:
-        return f"h = {step:.3g}"
-    rate = flow.tangent_kernel(point.theta).rate_bound(flow.curvature(point.residual))
-    tried = counters.n_steps + counters.n_rejected
-    share = counters.n_rejected / tried if tried else 0.0
-    stiff = f"h lambda_max(K/n) = {step * rate:.2g} (h = {step:.3g})"
-    if step * rate > 0.2:
-        return f"stiffness holds the step: {stiff}"
-    if share > 0.2 and flow.kinked:
-        return f"kinks hold the step: {share:.0%} of the attempts rejected, {stiff}"
-    return f"accuracy holds the step: {share:.0%} of the attempts rejected, {stiff}"

@@ -5,7 +5,14 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from flowsim.steppers.base import Attempt, Flow, Point
+
+if TYPE_CHECKING:
+    from flowsim.steppers.driver import Counters
 
 COMPLETE, FAILED, PREEMPTED = "complete", "failed", "preempted"
 
@@ -22,6 +29,9 @@ ENDINGS = {
 }
 """Status that each reason to stop leads to (DESIGN section 6)."""
 
+
+MAX_REJECTIONS = 80
+"""In a row. Halving that often leaves a step that no longer moves the time."""
 
 STEADY_WINDOW = 1.25
 """The slope that tells a steady state is taken over this ratio of times."""
@@ -75,7 +85,10 @@ class Watch:
         return time.monotonic() - self.started
 
     def ending(self, now: float, loss: float, steps: int) -> str:
-        """Reason and explanation of the ending at tau = ``now``; empty to go on."""
+        """Reason and explanation of the ending at tau = ``now``; empty to go on.
+
+        Where R was not looked at it is NaN, which no rule on R applies to.
+        """
         rules = self.rules
         if loss < rules.stop_loss:
             return f"stop_loss: R fell below {rules.stop_loss:g} at tau = {now:.6g}"
@@ -94,12 +107,13 @@ class Watch:
         # At least one step: a run that is continued again and again is to arrive some day.
         over = rules.max_seconds is not None and self.seconds() >= rules.max_seconds
         if over and steps > 0:
-            return f"max_seconds: {rules.max_seconds:g} s are over, R = {loss:.4g}"
+            known = "" if math.isnan(loss) else f", R = {loss:.4g}"
+            return f"max_seconds: {rules.max_seconds:g} s are over{known}"
         return ""
 
     def _slope(self, now: float, loss: float) -> float:
         """d log R / d log tau since the last mark, once that is far enough back; else NaN."""
-        if now < self.rules.steady_min_time or loss <= 0.0:
+        if now < self.rules.steady_min_time or not loss > 0.0:
             return math.nan
         if math.isnan(self.marked_loss):
             self.marked_time, self.marked_loss = now, loss
@@ -108,3 +122,54 @@ class Watch:
         slope = math.log(loss / self.marked_loss) / math.log(now / self.marked_time)
         self.marked_time, self.marked_loss = now, loss
         return slope
+
+
+def key_of(reason: str) -> str:
+    """The word in `ENDINGS` that a reason to stop begins with."""
+    return reason.partition(":")[0]
+
+
+def hopeless(attempt: Attempt, point: Point, rejected_in_a_row: int) -> str:
+    """Why there is no point in trying a smaller step; empty if there is."""
+    tiny = attempt.step <= 4.0 * np.finfo(float).eps * point.time
+    at_rest, diverged = attempt.rejection == "at rest", attempt.rejection == "diverged"
+    if not (tiny or at_rest or diverged) and rejected_in_a_row < MAX_REJECTIONS:
+        return ""
+    where = f"at tau = {point.time:g}, R = {point.loss:.4g}"
+    if diverged:
+        return f"non_finite: R is not finite after the step of {attempt.step:g} {where}"
+    if at_rest:
+        return (
+            f"steady_state: R falls in no step, however small: a minimum or pinned neurons, {where}"
+        )
+    if attempt.rejection == "non-finite":
+        return f"non_finite: rates are not finite {where}, however small the step"
+    return f"step_too_small: {rejected_in_a_row} steps rejected in a row {where}"
+
+
+def explain(reason: str, flow: Flow, point: Point, step: float, counters: Counters) -> str:
+    """Add to an ending that nobody wished for what holds the step."""
+    if counters.n_steps and key_of(reason) in ("max_steps", "max_seconds", "step_too_small"):
+        counts = flow.n_rhs, flow.n_passes
+        reason += "; " + _why_small(flow, point, step, counters)
+        flow.n_rhs, flow.n_passes = counts  # those of the method, not of the explanation
+    return reason
+
+
+_LARGE = 2**12
+"""Rows of K above which it is not computed for an explanation."""
+
+
+def _why_small(flow: Flow, point: Point, step: float, counters: Counters) -> str:
+    """Say what holds the step: stiffness, kinks or rejected steps."""
+    if point.residual.size > _LARGE:
+        return f"h = {step:.3g}"
+    rate = flow.tangent_kernel(point.theta).rate_bound(flow.curvature(point.residual))
+    tried = counters.n_steps + counters.n_rejected
+    share = counters.n_rejected / tried if tried else 0.0
+    stiff = f"h lambda_max(K/n) = {step * rate:.2g} (h = {step:.3g})"
+    if step * rate > 0.2:
+        return f"stiffness holds the step: {stiff}"
+    if share > 0.2 and flow.kinked:
+        return f"kinks hold the step: {share:.0%} of the attempts rejected, {stiff}"
+    return f"accuracy holds the step: {share:.0%} of the attempts rejected, {stiff}"

@@ -9,6 +9,7 @@ from functools import partial
 
 from flowsim.steppers import METHOD_NAMES
 from flowsim.steppers.base import Stepper
+from flowsim.steppers.batches import Batches
 from flowsim.steppers.euler import Euler
 from flowsim.steppers.gradient_descent import GradientDescent
 from flowsim.steppers.heun import Heun
@@ -33,6 +34,11 @@ class MethodOptions:
     step: float | None = None
     step_fraction: float | None = None
     max_relative_change: float | None = None
+    batch_size: int | None = None
+    momentum: float = 0.0
+    restart: bool | None = None
+    seed: int = 0
+    """Of the order of the samples in mini-batches."""
 
 
 def _pair(tableau: ButcherTableau, options: MethodOptions) -> Stepper:
@@ -47,6 +53,12 @@ def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Steppe
     return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
 
 
+def _descent(options: MethodOptions) -> Stepper:
+    size = options.batch_size
+    batches = None if size is None else Batches(size, options.seed)
+    return GradientDescent(options.step, options.momentum, batches, options.restart)
+
+
 METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "euler": partial(_bounded, Euler),
     "heun": partial(_bounded, Heun),
@@ -55,7 +67,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "tsit54": partial(_pair, TSIT54),
     "dop853": partial(_pair, DOP853),
     "rdpk35": partial(_low_storage, RDPK35),
-    "gradient-descent": lambda options: GradientDescent(options.step),
+    "gradient-descent": _descent,
 }
 """Constructors by name; with ``auto`` they are `METHOD_NAMES`."""
 
@@ -67,15 +79,16 @@ _FRUGAL = "rdpk35"
 """What ``auto`` falls back on where memory is short."""
 
 
-def states_of(name: str) -> int:
+def states_of(name: str, options: MethodOptions | None = None) -> int:
     """Copies of the state that a method works with, the initial one not counted.
 
     Parameters
     ----------
     name : str
         A key of `METHODS`.
+    options : MethodOptions, optional
     """
-    return METHODS[name](MethodOptions()).states
+    return METHODS[name](options or MethodOptions()).states
 
 
 def choose_method(kinked: bool, rtol: float, room: float = math.inf) -> str:
