@@ -8,6 +8,7 @@ from importlib import import_module
 BENCHMARKS = {
     "work_precision": "error of RD against cost, every method, the published problem",
     "invariants": "conserved quantities, monotone loss, orders of the tableaux",
+    "gradients": "rates of random deep networks against PyTorch's autograd",
     "rhs": "residual and gradient against other programs and the machine's roofline",
     "steps": "what a step costs above its right-hand sides, or above a copy of the state",
     "width": "cost and memory against the width, to fifty million neurons",
