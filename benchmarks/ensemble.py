@@ -29,12 +29,14 @@ from .peers.ensemble import BATCHES, RTOL, Ensemble, Solved, diffrax_batches, sc
 WIDTH, STOP_LOSS, NETWORKS = 200, 1e-4, 1000
 CHECKED = 100
 """Networks that have a reference."""
-SETTINGS = {
+_LONG: dict[str, Any] = {"step_fraction": 1.25, "max_relative_change": 0.03}
+SETTINGS: dict[str, dict[str, Any]] = {
     "flowsim": {},
     "flowsim, longer steps": {
         "method": "heun", "step_fraction": 1.5, "max_relative_change": 0.03
     },
-    "flowsim, Euler": {"method": "euler", "step_fraction": 1.25, "max_relative_change": 0.03},
+    "flowsim, Euler": {"method": "euler", **_LONG},
+    "flowsim, Euler, float32": {"method": "euler", "dtype": "float32", **_LONG},
 }  # fmt: skip
 """The default, and longer steps with errors like those of the others."""
 
@@ -103,7 +105,8 @@ def _remark(setting: dict[str, Any]) -> str:
 def contestants(problem: Ensemble, quick: bool) -> dict[str, Callable[[], Solved]]:
     """All that are installed, warm."""
     networks = len(problem.initial)
-    _flowsim(_experiment(), 2 * usable_cores())
+    for setting in SETTINGS.values():
+        _flowsim(_experiment(**setting), 2 * usable_cores())
     found: dict[str, Callable[[], Solved]] = {
         name: partial(_flowsim, _experiment(**setting), networks, _remark(setting))
         for name, setting in SETTINGS.items()
@@ -113,6 +116,9 @@ def contestants(problem: Ensemble, quick: bool) -> dict[str, Callable[[], Solved
         batches = (5,) if quick else BATCHES
         found["diffrax Tsit5, vmap + jit"] = diffrax_batches(problem, usable_cores(), batches)
         found["diffrax Tsit5, jit alone"] = diffrax_batches(problem, usable_cores(), (1,))
+        found["diffrax Tsit5, vmap + jit, float32"] = diffrax_batches(
+            problem, usable_cores(), batches, "float32"
+        )
     else:
         print(f"diffrax: not installed, left out; {REMEDY} installs it", flush=True)
     return found

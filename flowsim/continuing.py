@@ -13,19 +13,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import h5py
-
 from flowsim.config import Experiment
 from flowsim.config.experiment import NOT_HASHED, STOP_RULES
 from flowsim.errors import ConfigError, FileFormatError, FlowsimError, NewerFormatError
+from flowsim.recording.aligned import copy_growing, open_growing
 from flowsim.recording.checkpoint import Checkpoint, load_checkpoints
 from flowsim.recording.contents import Array
 from flowsim.recording.format import ESTIMATES
 from flowsim.recording.hdf5 import clear_checksum, replace_arrays, write_attributes
 from flowsim.recording.opening import read_attributes
-from flowsim.recording.places import RunPlaces, copy, rename, set_aside, unfinished
+from flowsim.recording.places import RunPlaces, rename, set_aside, unfinished
 from flowsim.recording.reader import RunFile
-from flowsim.recording.superblock import clear_flags
 from flowsim.steppers import METHOD_NAMES
 
 RESUME = ("never", "auto", "must")
@@ -147,10 +145,12 @@ def _go_on(
         _ask_for_more(found, places, checkpoint, experiment, estimates)
         if found == places.target and not anew.keeps_target:
             found.unlink()
-    elif found == places.target and places.scratch is None:
-        rename(found, places.growing)
     elif found != places.growing:
-        copy(found, places.growing)
+        work = unfinished(unfinished(places.growing))
+        copy_growing(found, work)
+        rename(work, places.growing)
+        if found == places.target and places.scratch is None:
+            found.unlink()
     return replace(anew, growing=True, checkpoint=checkpoint, method=method)
 
 
@@ -293,9 +293,8 @@ def _ask_for_more(
     Before it gets its name it says itself that it has not come to that end.
     """
     work = unfinished(unfinished(places.growing))
-    copy(found, work)
-    clear_flags(work)
-    with h5py.File(work, "r+", libver=("v110", "v110"), locking=False) as file:
+    copy_growing(found, work)
+    with open_growing(work, "r+") as file:
         for name, rows in checkpoint.rows.items():
             for dataset in file[name].values():
                 if dataset.maxshape[:1] == (None,):

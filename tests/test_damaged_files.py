@@ -6,6 +6,7 @@ allocation, and it is never altered.
 
 import os
 import random
+import shutil
 import struct
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from flowsim.recording.checkpoint import load_checkpoint
 from flowsim.recording.expected import ARRAYS
 from flowsim.recording.hdf5 import ATTRIBUTES_CHECKSUM, checksum, checksum_of_pieces
 from flowsim.recording.integrity import pieces
+from flowsim.recording.stream import RunStream
 
 DAMAGED = 80
 
@@ -111,6 +113,46 @@ def test_damage_is_told_or_has_changed_nothing(intact, tmp_path, capsys, seed):
     else:
         assert read == values
         assert not refused(file, tmp_path, capsys)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """What a killed process has left, every record of it a multiple of 4 KiB from the start."""
+    folder = tmp_path_factory.mktemp("killed")
+    with pytest.MonkeyPatch.context() as patch:
+
+        def leave(stream, *arguments):
+            shutil.copy(stream.path, folder / "left.h5.part")
+            stream.close()
+            raise KeyboardInterrupt
+
+        patch.setattr(RunStream, "finish", leave)
+        with pytest.raises(KeyboardInterrupt):
+            fs.simulate(
+                network={"width": 60},
+                scaling={"gamma": 1.0, "gamma_prime": 0.0},
+                data={"kind": "points", "x": [[-0.5], [0.5]], "y": [0.25, 0.5]},
+                record={"flush": {"rows": 5}},
+                output=folder / "run.h5",
+            )
+    return (folder / "left.h5.part").read_bytes()
+
+
+@pytest.mark.parametrize("seed", range(DAMAGED // 2))
+def test_a_damaged_file_of_a_killed_run_is_told_or_read(killed, tmp_path, capsys, seed):
+    # HDF5 takes what is damaged in such a file for a write in progress, and waits for its end.
+    generator = random.Random(1000 + seed)
+    content = bytearray(killed)
+    places = range(0, len(content), 4096)
+    for place in generator.sample(places, len(places) // 3):
+        content[place + generator.randrange(256)] ^= 1 << generator.randrange(8)
+    file = tmp_path / "damaged.h5.part"
+    file.write_bytes(content)
+    try:
+        read_all(file)
+    except fs.FlowsimError as error:
+        assert "\n" not in str(error) and "damaged.h5" in str(error)
+    refused(file, tmp_path, capsys)
 
 
 def foreign(path):

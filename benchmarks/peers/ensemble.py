@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -176,12 +176,14 @@ def _run(solver: Callable, states: np.ndarray, batch: int, threads: int) -> tupl
 
 
 def diffrax_batches(
-    problem: Ensemble, threads: int, batches: tuple[int, ...] = BATCHES
+    problem: Ensemble, threads: int, batches: tuple[int, ...] = BATCHES, dtype: str = "float64"
 ) -> Callable[[], Solved]:
     """Tsit5 with a terminal event under vmap and jit, in batches of the size that is fastest."""
     import jax
 
-    jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_enable_x64", dtype == "float64")
+    arrays = {name: getattr(problem, name).astype(dtype) for name in ("initial", "x", "y")}
+    problem = replace(problem, **arrays)
     trials = []
     states = problem.initial[:TRIED]
     for products in (True, False):
@@ -199,7 +201,8 @@ def diffrax_batches(
     remark = f"batches of {batch}, {count} threads, {way}; first call {first:.1f} s, not counted"
 
     def solve() -> Solved:
+        jax.config.update("jax_enable_x64", dtype == "float64")
         final, steps, seconds = _run(solver, problem.initial, batch, count)
-        return Solved(final, seconds, 6.0 * float(steps.mean()), remark)
+        return Solved(np.float64(final), seconds, 6.0 * float(steps.mean()), remark)
 
     return solve

@@ -24,12 +24,20 @@ import numpy as np
 
 from flowsim.recording.contents import Array, GroupContents, RunContents
 from flowsim.recording.format import layers_of
+from flowsim.recording.integrity import pieces
+
+VERSIONS = ("v110", "v110")
+"""Of the library that can read the file: the first with SWMR."""
 
 ROWS_IN_CHUNK = 256
-"""Rows of a small array in one chunk."""
+"""Most rows of a small array in one chunk."""
 
-_LARGE_ROW = 64
-"""Numbers in a row from which on a chunk holds (a part of) one row only."""
+_SMALL_CHUNK = 1 << 16
+"""Bytes of a chunk that holds several rows, at most."""
+
+_LARGE_ROW = 1 << 13
+"""Bytes of a row from which on a chunk holds (a part of) one row only. An index of few chunks is
+made of records that fit in a page of the operating system's (`flowsim.recording.aligned`)."""
 
 _LARGEST_CHUNK = 1 << 22
 """Bytes."""
@@ -49,14 +57,13 @@ COMPRESSIONS: dict[str, dict[str, Any]] = {
 
 
 def create_file(path: Path | None) -> h5py.File:
-    """Create a file that can go into SWMR mode; in memory without a path.
+    """Create a file that is written in one go; in memory without a path.
 
     Locks are flowsim's own (`flowsim.recording.lock`): HDF5's fail on network file systems.
     """
-    options = {"libver": ("v110", "v110"), "track_order": True}
     if path is None:
-        return h5py.File.in_memory(**options)
-    return h5py.File(path, "w", locking=False, **options)
+        return h5py.File.in_memory(libver=VERSIONS, track_order=True)
+    return h5py.File(path, "w", libver=VERSIONS, track_order=True, locking=False)
 
 
 def file_image(contents: RunContents, compression: str = "none") -> bytes:
@@ -192,9 +199,10 @@ def _create_dataset(
     options: dict[str, Any] = {"maxshape": (None, *shape)}
     if 0 in shape:
         return group.create_dataset(name, data=values, chunks=True, **options)
-    item = int(np.prod(shape, dtype=np.int64))
-    if item < _LARGE_ROW:
-        return group.create_dataset(name, data=values, chunks=(ROWS_IN_CHUNK, *shape), **options)
+    row = int(np.prod(shape, dtype=np.int64)) * values.itemsize
+    if row < _LARGE_ROW:
+        rows = min(ROWS_IN_CHUNK, _SMALL_CHUNK // row)
+        return group.create_dataset(name, data=values, chunks=(rows, *shape), **options)
     chunk = _chunk(shape, values.itemsize)
     options |= {"fletcher32": True, **COMPRESSIONS[compression]}
     return group.create_dataset(name, data=values, chunks=chunk, **options)
@@ -271,6 +279,8 @@ def clear_checksum(dataset: h5py.Dataset) -> None:
 def set_checksum(dataset: h5py.Dataset) -> None:
     """Write the checksum of a dataset as it is now; possible in SWMR mode."""
     if CHECKSUM in dataset.attrs:
-        text = h5py.check_string_dtype(dataset.dtype) is not None
-        values = dataset.asstr()[...] if text else dataset[...]
-        dataset.attrs.modify(CHECKSUM, checksum(np.asarray(values)))
+        if h5py.check_string_dtype(dataset.dtype) is not None:
+            value = checksum(np.asarray(dataset.asstr()[...]))
+        else:
+            value = checksum_of_pieces(pieces(dataset))
+        dataset.attrs.modify(CHECKSUM, value)

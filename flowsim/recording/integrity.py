@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 
 from flowsim.errors import FileFormatError
+from flowsim.recording.settled import descriptor
 
 _SMALL = 1 << 26
 """Bytes that an array may always declare (64 MiB)."""
@@ -51,7 +52,7 @@ _PIECE = 1 << 20
 
 def file_size(file: h5py.File) -> int:
     """Bytes that there are, whatever the file says."""
-    return os.fstat(file.id.get_vfd_handle()).st_size
+    return os.fstat(descriptor(file)).st_size
 
 
 def check_dataset(path: str, dataset: h5py.Dataset, size: int) -> None:
@@ -112,7 +113,7 @@ def check_heaps(path: str, file: h5py.File) -> None:
     ------
     FileFormatError
     """
-    handle = file.id.get_vfd_handle()
+    handle = descriptor(file)
     size = file_size(file)
     groups = [file, *groups_of(path, file).values()]
     datasets = [dataset for group in groups for dataset in arrays_of(group).values()]

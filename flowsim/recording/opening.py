@@ -18,6 +18,7 @@ from flowsim.recording.hdf5 import ATTRIBUTES_CHECKSUM, attributes_checksum
 from flowsim.recording.integrity import check_heaps
 from flowsim.recording.lock import holder
 from flowsim.recording.places import companion_of
+from flowsim.recording.settled import open_settled
 from flowsim.recording.superblock import check_regular, read_flags
 
 _PATIENCE = 1.0
@@ -43,13 +44,14 @@ def open_file(path: Path) -> tuple[Path, h5py.File]:
         If it cannot be read.
     """
     end = time.monotonic() + _PATIENCE
+    changing = False
     while True:
         found = _find(path)
         before = _stat(found)
         flags: int | None = None
         try:
             flags = read_flags(found)  # also refuses what is no file
-            return found, _open(found, swmr=bool(flags))
+            return found, _open(found, flags, changing)
         except FileNotFoundError as error:
             raised: Exception = FileFormatError(f"{path}: no such file; check the path")
             raised.__cause__ = error
@@ -77,8 +79,12 @@ def _stat(path: Path) -> tuple[int, ...]:
     return ()
 
 
-def _open(path: Path, swmr: bool) -> h5py.File:
-    file = h5py.File(path, "r", swmr=swmr, locking=False)
+def _open(path: Path, flags: int | None, changing: bool) -> h5py.File:
+    """Open for reading; ``changing`` tells that somebody is writing it, lock or no lock."""
+    if flags and not (changing or holder(path)):
+        file = open_settled(path)
+    else:
+        file = h5py.File(path, "r", swmr=bool(flags), locking=False)
     try:
         guarded(str(path), lambda: check_heaps(str(path), file))
     except BaseException:
@@ -123,7 +129,8 @@ def _may_be_run(path: Path) -> bool:
         check_regular(path)
         if not h5py.is_hdf5(path):
             return False
-        with h5py.File(path, "r", swmr=bool(read_flags(path)), locking=False) as file:
+        flags = read_flags(path)
+        with open_settled(path) if flags else h5py.File(path, "r", locking=False) as file:
             return str(plain(file.attrs.get("format"))).startswith("flowsim/")
     except FileNotFoundError:
         return False

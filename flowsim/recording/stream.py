@@ -23,10 +23,10 @@ import h5py
 import numpy as np
 
 from flowsim.errors import FileFormatError, StorageError
+from flowsim.recording.aligned import open_growing
 from flowsim.recording.contents import RunContents
 from flowsim.recording.hdf5 import (
     clear_checksum,
-    create_file,
     set_checksum,
     set_text,
     write_attributes,
@@ -86,7 +86,7 @@ class RunStream:
         work = unfinished(path)
         try:
             _reserve_whole(work, contents)
-            file = create_file(work)
+            file = open_growing(work, "w")
             write_attributes(file, contents.attributes)
             for name, group in contents.groups.items():
                 sealed = not group.time_name and name != "final"
@@ -269,16 +269,15 @@ def _take_back_end(file: h5py.File, series: Mapping[str, str]) -> None:
 
 
 def _open_for_writing(path: Path) -> h5py.File:
-    options = {"libver": ("v110", "v110"), "locking": False}
     try:
-        return h5py.File(path, "r+", **options)
+        return open_growing(path, "r+")
     except OSError as error:
         if "already open" not in str(error):
             raise
         # This very process has it open for reading, which HDF5 does not combine with writing:
         # go on with a copy, and leave the reader what it has.
         copy(path, path)
-        return h5py.File(path, "r+", **options)
+        return open_growing(path, "r+")
 
 
 def _series(contents: RunContents) -> dict[str, str]:

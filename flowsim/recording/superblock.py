@@ -75,21 +75,44 @@ def clear_flags(path: str | Path) -> None:
         If the file cannot be read or written.
     """
     with open(path, "rb+") as file:
-        head = bytearray(file.read(_SIZE))
-        if not _is_known(head) or head[_FLAGS] == 0:
-            return
-        head[_FLAGS] = 0
-        (said,) = struct.unpack_from("<Q", head, _END)
+        head = file.read(_SIZE)
         size = os.fstat(file.fileno()).st_size
-        if size > said:
-            end = -(-size // PAGE) * PAGE
+        longer = _is_known(head) and size > _end(head)
+        end = -(-size // PAGE) * PAGE if longer else size
+        settled = cleared(head, end)
+        if settled == head:
+            return
+        if longer:
             file.truncate(end)
-            struct.pack_into("<Q", head, _END, end)
-        struct.pack_into("<I", head, _CHECKSUM, lookup3(bytes(head[:_CHECKSUM])))
         file.seek(0)
-        file.write(head)
+        file.write(settled)
         file.flush()
         os.fsync(file.fileno())
+
+
+def cleared(head: bytes, end: int) -> bytes:
+    """The beginning of a file as it would be if the file had been closed.
+
+    Parameters
+    ----------
+    head : bytes
+        The first bytes of the file, at least 48; returned as they are if they are not of a file
+        that is being written.
+    end : int
+        Where the file ends, if that is beyond what it says itself.
+    """
+    if not _is_known(head[:_SIZE]) or head[_FLAGS] == 0:
+        return head
+    settled = bytearray(head)
+    settled[_FLAGS] = 0
+    struct.pack_into("<Q", settled, _END, max(end, _end(head)))
+    struct.pack_into("<I", settled, _CHECKSUM, lookup3(bytes(settled[:_CHECKSUM])))
+    return bytes(settled)
+
+
+def _end(head: bytes) -> int:
+    (end,) = struct.unpack_from("<Q", head, _END)
+    return int(end)
 
 
 def _is_known(head: bytes | bytearray) -> bool:

@@ -266,16 +266,20 @@ def _combined_square(
     """
     if not rates:
         return 0.0
-    ps = [rate.p[copy][number].astype(np.float64) for rate in rates]
-    qs = [rate.q[copy][number].astype(np.float64) for rate in rates]
-    total = np.zeros_like(ps[0])
-    turned = np.zeros_like(qs[0])
-    left, right = [qs[0], turned], [total, ps[0]]
-    for weight, p, q in zip(weights, ps, qs, strict=True):
-        total += weight * p
-        turned += weight * (q - qs[0])
-    for weight, p, q in zip(weights[1:], ps[1:], qs[1:], strict=True):
-        left.append(q - qs[0])
-        right.append(weight * (p - ps[0]))
-    one, other = np.concatenate(left), np.concatenate(right)
-    return max(float(np.sum((one @ one.T) * (other @ other.T))), 0.0)
+    first_p, first_q = rates[0].p[copy][number], rates[0].q[copy][number]
+    n = len(first_p)
+    # Written where they are multiplied: fresh memory costs more than the products.
+    left, right = (np.empty(((1 + len(rates)) * n, array.shape[1])) for array in (first_q, first_p))
+    left[:n], right[n : 2 * n] = first_q, first_p
+    turned, total = left[n : 2 * n], right[:n]
+    turned[...] = 0.0
+    np.multiply(first_p, weights[0], out=total, dtype=np.float64)
+    for place, (weight, rate) in enumerate(zip(weights[1:], rates[1:], strict=True), start=2):
+        rows = slice(place * n, (place + 1) * n)
+        p, q = rate.p[copy][number], rate.q[copy][number]
+        np.subtract(q, first_q, out=left[rows], dtype=np.float64)
+        turned += weight * left[rows]
+        np.subtract(p, first_p, out=right[rows], dtype=np.float64)
+        right[rows] *= weight
+        total += weight * p.astype(np.float64, copy=False)
+    return max(float(np.sum((left @ left.T) * (right @ right.T))), 0.0)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from . import samples
 from .lanes import (
     LANE_BYTES,
     add_products,
@@ -188,23 +189,30 @@ def copy_columns(source, first, target, to, count):
 
 @compiled
 def sweep(
-    first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
-    slope, out, leaky, partial,
+    first, last, x, residual, factor, x64, leak, like, factors, theta, base, slopes, n_slopes,
+    here, weights, slope, out, partial, f,
     use_here, use_rate, use_slope, use_combine, use_out, use_outputs, turn,
 ):  # fmt: skip
     """Sweep over the blocks ``first`` to ``last`` (exclusive); parameters as of `move`.
 
-    ``partial`` (blocks, n or n + d) float64 receives the blocks' sums with ``use_outputs``: at
-    the new state with ``use_combine``, else at ``theta``.
+    ``residual`` times ``factor`` and the inputs ``x64`` in float64 make the pull. ``partial``
+    (blocks, n or n + d) float64 receives the blocks' sums with ``use_outputs``: at the new state
+    with ``use_combine``, else at ``theta``. A sweep over all blocks makes of them f / kappa (n,).
     """
     width = LANE_BYTES // base.itemsize
     state = np.empty((base.shape[0], BLOCK), base.dtype)
     sums = np.empty((partial.shape[1], width), base.dtype)
+    pull = np.empty((x.shape[0] + 1, x.shape[1]), base.dtype)
+    if use_rate:
+        samples.make_pull(residual, factor, x64, leak, pull)
+    leaky = leak != 0.0
     sweep_blocks(
         first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
         slope, out, leaky, partial, state, sums,
         use_here, use_rate, use_slope, use_combine, use_out, use_outputs, turn,
     )  # fmt: skip
+    if use_outputs and last - first == partial.shape[0]:
+        samples.outputs_of_blocks(partial, np.empty(partial.shape[1]), x64, leak, leaky, f)
 
 
 @internal

@@ -81,6 +81,22 @@ def fused_multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [a, b, c])
 
 
+def sum_of_lanes(builder: Any, vector: Any) -> Any:
+    """Sum of a vector's numbers: halves onto halves, until one number is left."""
+    while vector.type.count > 1:
+        half = vector.type.count // 2
+        low, high = (
+            builder.shuffle_vector(
+                vector,
+                ir.Constant(vector.type, ir.Undefined),
+                ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(at, at + half))),
+            )
+            for at in (0, half)
+        )
+        vector = builder.fadd(low, high)
+    return builder.extract_element(vector, ir.IntType(32)(0))
+
+
 def inner_product(builder: Any, pairs: list[tuple[Any, Any]]) -> Any:
     """Sum of the products of pairs."""
     total = builder.fmul(*pairs[0])

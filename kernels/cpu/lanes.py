@@ -31,6 +31,7 @@ from .lane_code import (
     row_address,
     row_address_at,
     splat,
+    sum_of_lanes,
     table_numbers,
 )
 
@@ -347,18 +348,7 @@ def total_of_lanes(typingctx, table, row):
         total = load_vector(builder, address, vector, kind.dtype.bitwidth // 8)
         if isinstance(vector.element, ir.FloatType):
             total = builder.fpext(total, ir.VectorType(ir.DoubleType(), vector.count))
-        while total.type.count > 1:
-            half = total.type.count // 2
-            low, high = (
-                builder.shuffle_vector(
-                    total,
-                    ir.Constant(total.type, ir.Undefined),
-                    ir.Constant(ir.VectorType(ir.IntType(32), half), list(range(at, at + half))),
-                )
-                for at in (0, half)
-            )
-            total = builder.fadd(low, high)
-        return builder.extract_element(total, ir.IntType(32)(0))
+        return sum_of_lanes(builder, total)
 
     return types.float64(table, types.intp), codegen
 

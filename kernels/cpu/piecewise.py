@@ -29,21 +29,21 @@ class FusedPasses(Passes):
         self._sums = np.empty(self._width)
         self._nothing = np.empty(0, dtype)
         self._no_outputs = np.empty(0)
-        self._no_pull = np.zeros((self.n_samples + 1, self.n_inputs), dtype)
+        self._factor = field.multiplier / self.n_samples
         self._like = (dtype.type(0),) * self.n_inputs
 
-    def _pull(self, residual: np.ndarray | None) -> np.ndarray:
-        if residual is None:
-            return self._no_pull
-        pull = np.empty_like(self._no_pull)
-        factor = self.field.multiplier / self.n_samples
-        samples.make_pull(residual, factor, self.field.x, self._leak, pull)
+    def _pull(self, residual: np.ndarray) -> np.ndarray:
+        pull = np.empty((self.n_samples + 1, self.n_inputs), self.dtype)
+        samples.make_pull(residual, self._factor, self.field.x, self._leak, pull)
         return pull
 
-    def _outputs(self, partial: np.ndarray) -> np.ndarray:
+    def _add_outputs(self, partial: np.ndarray, f: np.ndarray) -> None:
         """f / kappa (n,) from the blocks' sums (blocks, n or n + d)."""
-        f = np.empty(self.n_samples)
         samples.outputs_of_blocks(partial, self._sums, self.field.x, self._leak, self._leaky, f)
+
+    def _outputs(self, partial: np.ndarray) -> np.ndarray:
+        f = np.empty(self.n_samples)
+        self._add_outputs(partial, f)
         return f
 
     def _stack(self, slopes: np.ndarray | None) -> tuple[np.ndarray, int]:
@@ -58,18 +58,22 @@ class FusedPasses(Passes):
     ):  # fmt: skip
         n_slopes = 0 if weights is None else len(weights) - (residual is not None)
         stack, turn = self._stack(slopes)
-        run_blocks(
+        f = np.empty(self.n_samples) if outputs else self._no_outputs
+        at_once = run_blocks(
             fused.sweep, self.n_blocks, self.threads, self.work,
-            self.x, self._pull(residual), self._like, self._factors,
+            self.x, self._no_outputs if residual is None else residual, self._factor,
+            self.field.x, self._leak, self._like, self._factors,
             self._or_none(theta), theta if base is None else base,
             stack, n_slopes,
-            self._nothing if here is None else here.astype(self.dtype),
-            self._nothing if weights is None else weights.astype(self.dtype),
-            self._or_none(slope), self._or_none(out), self._leaky, self._partial,
+            self._nothing if here is None else here.astype(self.dtype, copy=False),
+            self._nothing if weights is None else weights.astype(self.dtype, copy=False),
+            self._or_none(slope), self._or_none(out), self._partial, f,
             here is not None, residual is not None, slope is not None, weights is not None,
             out is not None, outputs, turn,
         )  # fmt: skip
-        return self._outputs(self._partial) if outputs else self._no_outputs
+        if outputs and not at_once:
+            self._add_outputs(self._partial, f)
+        return f
 
     def errors(self, theta, residual, slopes, weights):
         stack, turn = self._stack(slopes)

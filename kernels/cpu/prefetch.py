@@ -19,7 +19,7 @@ _INTO_SECOND_LEVEL = 2
 """For the first level thirty rows ahead would be too much."""
 
 
-def _prefetch(builder: Any, address: Any, to_write: bool) -> None:
+def prefetch(builder: Any, address: Any, to_write: bool) -> None:
     """Ask for the cache line of an address; any will do, also one beyond an array."""
     byte = ir.IntType(8).as_pointer()
     kind = ir.FunctionType(ir.VoidType(), [byte, *[ir.IntType(32)] * 3])
@@ -32,7 +32,7 @@ def _prefetch_rows(context: Any, builder: Any, signature: Any, arguments: Any, w
     kind, like = signature.args[0], signature.args[2]
     for row in range(1 + like.count):
         address = row_address(context, builder, kind, arguments[0], row, arguments[1])
-        _prefetch(builder, address, write)
+        prefetch(builder, address, write)
     return context.get_dummy_value()
 
 
@@ -68,7 +68,7 @@ def prefetch_slope(typingctx, slopes, j, column, like):
         first = builder.mul(builder.mul(j, height), length)
         for row in range(1 + like.count):
             index = builder.add(builder.add(first, builder.mul(INDEX(row), length)), column)
-            _prefetch(builder, builder.gep(whole.data, [index]), False)
+            prefetch(builder, builder.gep(whole.data, [index]), False)
         return context.get_dummy_value()
 
     return types.void(slopes, types.intp, types.intp, like), codegen

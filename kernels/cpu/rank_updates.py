@@ -11,13 +11,21 @@ import numba
 import numpy as np
 
 from .activations import FASTMATH
+from .lanes import total_of_lanes
 from .threads import run_blocks
+from .tiles import TILE_ROWS, add_tile, panel_width, store_tile, tile
 
 ROWS = 64
 """Rows of a matrix in a block. Part of the results: bits of sums depend on it."""
 
 _SAMPLES = 32
 """Samples in a block."""
+
+_FEW = 128
+"""Rank up to which an update is made tile by tile in registers: the matrix is read and written
+once, while BLAS writes the change and reads it again."""
+
+exact = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 Term = tuple[float, np.ndarray, np.ndarray]
 
@@ -57,6 +65,8 @@ def add_and_square(
 ) -> float:
     """Write matrix + Q^T P into ``out``, which may be the matrix; return its sum of squares.
 
+    The sum has the same bits for the same result, however that came about.
+
     Parameters
     ----------
     matrix, out : (p, q) arrays
@@ -68,76 +78,92 @@ def add_and_square(
     partial = np.zeros(blocks)
     rank = 0 if factors is None else len(factors[0])
     work = float(ROWS * matrix.shape[1] * (rank + 1))
-    run_blocks(_add_and_square, blocks, threads, work, matrix, factors, out, partial)
+    if factors is not None and rank > _FEW:
+        run_blocks(_add_many, blocks, threads, work, matrix, *factors, out)
+        matrix, factors, work = out, None, float(ROWS * matrix.shape[1])
+    q, panels = _packable(matrix, factors)
+    run_blocks(_add_few, blocks, threads, work, matrix, q, panels, out, factors is None, partial)
     return float(np.add.reduce(partial))
 
 
-def _add_and_square(
-    first: int,
-    last: int,
-    matrix: np.ndarray,
-    factors: tuple[np.ndarray, np.ndarray] | None,
-    out: np.ndarray,
-    partial: np.ndarray,
+def _add_many(
+    first: int, last: int, matrix: np.ndarray, q: np.ndarray, p: np.ndarray, out: np.ndarray
 ) -> None:
-    if factors is None:
-        _square_blocks(first, last, matrix, partial)
-        return
-    q, p = factors
     # One array for all blocks: fresh memory costs as much as the product.
     room = np.empty((ROWS, matrix.shape[1]), matrix.dtype)
     for block in range(first, last):
         rows = slice(block * ROWS, (block + 1) * ROWS)
         change = np.matmul(q[:, rows].T, p, out=room[: len(matrix[rows])])
-        partial[block] = _add(matrix[rows], change, out[rows])
+        np.add(matrix[rows], change, out=out[rows])
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-def _add(matrix, change, out):
-    """Out = matrix + change; the sum of its squares."""
+def _packable(
+    matrix: np.ndarray, factors: tuple[np.ndarray, np.ndarray] | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Q (k, p), and P (k, q) in panels (panels * k, width), one below the other.
+
+    Zeros fill up the last panel. Without factors their rank is 0.
+    """
+    width = panel_width(matrix.itemsize)
+    if factors is None:
+        return np.empty((0, len(matrix)), matrix.dtype), np.empty((0, width), matrix.dtype)
+    q, p = factors
+    filled = np.zeros((len(p), -(-p.shape[1] // width) * width), p.dtype)
+    filled[:, : p.shape[1]] = p
+    panels = filled.reshape(len(p), -1, width).swapaxes(0, 1)
+    return q, np.ascontiguousarray(panels).reshape(-1, width)
+
+
+@exact
+def _pack(q, start, end, packed):
+    """Order columns ``start`` to ``end`` of q for `flowsim.kernels.cpu.tiles.tile`."""
+    for group in range(packed.shape[0]):
+        for t in range(packed.shape[1]):
+            for r in range(TILE_ROWS):
+                row = start + group * TILE_ROWS + r
+                packed[group, t, r] = q[t, row] if row < end else 0.0
+
+
+@exact
+def _add_block(matrix, start, end, packed, panels, out, shift, squares, corner):
+    """Write rows ``start`` to ``end`` of matrix + Q^T P into ``out``, ``shift`` rows above.
+
+    Adds up their squares in ``squares``, but for those of incomplete tiles, whose sum it returns.
+    """
+    columns, width, rank = matrix.shape[1], panels.shape[1], packed.shape[1]
     total = 0.0
-    for row in range(matrix.shape[0]):
-        old, new, target = matrix[row], change[row], out[row]
-        for k in range(old.size):
-            target[k] = old[k] + new[k]
-        total += _square(target)
+    for panel in range(-(-columns // width)):
+        column = panel * width
+        for group in range(-(-(end - start) // TILE_ROWS)):
+            row = start + group * TILE_ROWS
+            sums = tile(packed, group, panels, panel * rank, panels, 0, 0, panels, 0, 0, 0)
+            if row + TILE_ROWS <= end and column + width <= columns:
+                add_tile(matrix, row, column, sums, out, row - shift, squares)
+                continue
+            store_tile(corner, 0, sums)
+            for r in range(min(TILE_ROWS, end - row)):
+                for k in range(min(width, columns - column)):
+                    value = matrix[row + r, column + k] + corner[r, k]
+                    out[row - shift + r, column + k] = value
+                    total += np.float64(value) * np.float64(value)
     return total
 
 
-# Compiled into its callers: of several copies, each reordered in its place, any could be called.
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=True)
-def _square(line):
-    total = 0.0
-    for k in range(line.size):
-        total += np.float64(line[k]) * np.float64(line[k])
-    return total
-
-
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-def _square_blocks(first, last, matrix, partial):
+@exact
+def _add_few(first, last, matrix, q, panels, out, only_square, partial):
+    packed = np.empty((-(-ROWS // TILE_ROWS), q.shape[0], TILE_ROWS), matrix.dtype)
+    corner = np.empty((TILE_ROWS, panels.shape[1]), matrix.dtype)
+    squares = np.empty((panels.shape[1] // 8, 8))
+    room = np.empty((ROWS if only_square else 0, matrix.shape[1]), matrix.dtype)
     for block in range(first, last):
-        total = 0.0
-        for row in range(block * ROWS, min((block + 1) * ROWS, matrix.shape[0])):
-            total += _square(matrix[row])
+        start, end = block * ROWS, min((block + 1) * ROWS, matrix.shape[0])
+        _pack(q, start, end, packed)
+        squares[:] = 0.0
+        target, shift = (room, start) if only_square else (out, 0)
+        total = _add_block(matrix, start, end, packed, panels, target, shift, squares, corner)
+        for part in range(squares.shape[0]):
+            total += total_of_lanes(squares, part)
         partial[block] = total
-
-
-def squared_difference(one: np.ndarray, other: np.ndarray | None) -> float:
-    """Sum of (one - other)^2 over contiguous arrays, in float64."""
-    if other is None:
-        return float(_difference(one.reshape(-1), one.reshape(-1), False))
-    return float(_difference(one.reshape(-1), other.reshape(-1), True))
-
-
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-def _difference(one, other, use_other):
-    total = 0.0
-    for k in range(one.size):
-        value = np.float64(one[k])
-        if use_other:
-            value -= np.float64(other[k])
-        total += value * value
-    return total
 
 
 def squared_change(
@@ -146,27 +172,57 @@ def squared_change(
     reference: np.ndarray,
     threads: int,
 ) -> float:
-    """Sum of (matrix + Q^T P - reference)^2; nothing is written."""
+    """Sum of (matrix + Q^T P - reference)^2; nothing is written.
+
+    What is added is rounded as by `add_and_square` before anything is taken off it.
+    """
     blocks = -(-len(matrix) // ROWS)
     partial = np.zeros(blocks)
     rank = 0 if factors is None else len(factors[0])
     work = float(ROWS * matrix.shape[1] * (rank + 2))
-    run_blocks(_squared_change, blocks, threads, work, matrix, factors, reference, partial)
+    if rank > _FEW:
+        run_blocks(_change_by_many, blocks, threads, work, matrix, factors, reference, partial)
+    else:
+        q, panels = _packable(matrix, factors)
+        run_blocks(_change_by_few, blocks, threads, work, matrix, q, panels, reference, partial)
     return float(np.add.reduce(partial))
 
 
-def _squared_change(
+@exact
+def _change_by_few(first, last, matrix, q, panels, reference, partial):
+    packed = np.empty((-(-ROWS // TILE_ROWS), q.shape[0], TILE_ROWS), matrix.dtype)
+    corner = np.empty((TILE_ROWS, panels.shape[1]), matrix.dtype)
+    squares = np.zeros((panels.shape[1] // 8, 8))
+    room = np.empty((ROWS, matrix.shape[1]), matrix.dtype)
+    for block in range(first, last):
+        start, end = block * ROWS, min((block + 1) * ROWS, matrix.shape[0])
+        _pack(q, start, end, packed)
+        _add_block(matrix, start, end, packed, panels, room, start, squares, corner)
+        partial[block] = _difference(room, reference, start, end)
+
+
+def _change_by_many(
     first: int,
     last: int,
     matrix: np.ndarray,
-    factors: tuple[np.ndarray, np.ndarray] | None,
+    factors: tuple[np.ndarray, np.ndarray],
     reference: np.ndarray,
     partial: np.ndarray,
 ) -> None:
     for block in range(first, last):
-        rows = slice(block * ROWS, (block + 1) * ROWS)
-        present = matrix[rows]
-        if factors is not None:
-            # As in `_add`, where the sum is rounded before anything is taken off it.
-            present = present + factors[0][:, rows].T @ factors[1]
-        partial[block] = squared_difference(present, reference[rows])
+        start, end = block * ROWS, min((block + 1) * ROWS, len(matrix))
+        present = matrix[start:end] + factors[0][:, start:end].T @ factors[1]
+        partial[block] = _difference(present, reference, start, end)
+
+
+# Compiled into its callers: of several copies, each reordered in its place, any could be called.
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=True)
+def _difference(room, reference, start, end):
+    """Sum of (room - reference)^2 over rows ``start`` to ``end`` of the reference, in float64."""
+    total = 0.0
+    for row in range(start, end):
+        one, other = room[row - start], reference[row]
+        for k in range(other.size):
+            value = np.float64(one[k]) - np.float64(other[k])
+            total += value * value
+    return total

@@ -50,7 +50,7 @@ def one_blas_thread() -> AbstractContextManager[Any]:
 
 def run_blocks(
     function: Callable[..., None], n_blocks: int, threads: int, work: float, *arguments
-) -> None:
+) -> bool:
     """Call ``function(first, last, *arguments)`` so that all blocks are covered once.
 
     Long work is handed out in slices of some tenths of a second, between which Python can attend
@@ -65,13 +65,19 @@ def run_blocks(
         Multiply-adds a block.
     arguments
         Passed on as they are.
+
+    Returns
+    -------
+    bool
+        Whether one call has covered them all.
     """
     if threads == 1 and n_blocks * work <= _WORK_IN_A_SLICE:
         function(0, n_blocks, *arguments)  # at once: a small network's pass takes microseconds
-        return
+        return True
     slice_ = max(threads, int(threads * _WORK_IN_A_SLICE / work))
     for first in range(0, n_blocks, slice_):
         _run_slice(function, first, min(first + slice_, n_blocks), threads, arguments)
+    return False
 
 
 def _run_slice(

@@ -30,6 +30,7 @@ from .lane_code import (
     row_address_at,
     splat,
 )
+from .prefetch import prefetch
 
 
 def _tile_shape() -> tuple[int, int]:
@@ -103,7 +104,7 @@ def tile(
             step = builder.lshr(loop.index, arguments[10])
             for write, (data, at, by) in enumerate(fetched):
                 address = builder.gep(data, [builder.add(at, builder.mul(step, by))])
-                _fetch(builder, address, write)
+                prefetch(builder, address, bool(write))
             here = builder.gep(
                 neurons, [builder.mul(loop.index, INDEX(PANEL_VECTORS * lanes.width))]
             )
@@ -125,16 +126,6 @@ def tile(
     return sums(matrix, *places), codegen
 
 
-def _fetch(builder, address, write):
-    """Ask for the line of memory at an address, which need not be one that may be touched."""
-    number = ir.IntType(32)
-    byte = ir.IntType(8).as_pointer()
-    kind = ir.FunctionType(ir.VoidType(), [byte] + [number] * 3)
-    function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-    # Into the second level; data, not code.
-    builder.call(function, [builder.bitcast(address, byte), number(write), number(2), number(1)])
-
-
 @intrinsic
 def store_tile(typingctx, panel, row, sums):
     """Write what `tile` gives into a panel, from ``row`` on."""
@@ -150,6 +141,53 @@ def store_tile(typingctx, panel, row, sums):
         return context.get_dummy_value()
 
     return types.void(panel, types.intp, sums), codegen
+
+
+@intrinsic
+def add_tile(typingctx, matrix, row, column, sums, out, row_out, squares):
+    """Write matrix + sums into ``out``, from ``row_out`` on, and add up its squares.
+
+    The tile is at (row, column) of the matrix and at (row_out, column) of ``out``; ``squares``
+    (columns / 8, 8) has a float64 for each of its columns. What the matrix has two tiles
+    further on is asked for.
+    """
+
+    def codegen(context, builder, signature, arguments):
+        matrix, row, column, sums, out, row_out, squares = arguments
+        of_matrix, of_out, of_squares = (signature.args[k] for k in (0, 4, 6))
+        values = cgutils.unpack_tuple(builder, sums)
+        vector, itemsize = values[0].type, of_matrix.dtype.bitwidth // 8
+        wide = ir.VectorType(ir.DoubleType(), vector.count)
+        own = as_vector(
+            builder,
+            row_address_at(context, builder, of_squares, squares, INDEX(0), INDEX(0)),
+            wide,
+        )
+        # A sum for each vector of a row: one alone would wait for its last addition.
+        places = [builder.gep(own, [INDEX(v)]) for v in range(PANEL_VECTORS)]
+        totals = [builder.load(place, align=8) for place in places]
+        for r in range(TILE_ROWS):
+            source, target = (
+                row_address_at(context, builder, kind, array, builder.add(at, INDEX(r)), column)
+                for kind, array, at in ((of_matrix, matrix, row), (of_out, out, row_out))
+            )
+            for v in range(PANEL_VECTORS):
+                place = INDEX(v * vector.count)
+                ahead = INDEX((2 * PANEL_VECTORS + v) * vector.count)
+                prefetch(builder, builder.gep(source, [ahead]), True)
+                old = load_vector(builder, builder.gep(source, [place]), vector, itemsize)
+                new = builder.fadd(old, values[r * PANEL_VECTORS + v])
+                address = as_vector(builder, builder.gep(target, [place]), vector)
+                builder.store(new, address, align=itemsize)
+                if vector != wide:
+                    new = builder.fpext(new, wide)
+                totals[v] = fused_multiply_add(builder, new, new, totals[v])
+        for total, place in zip(totals, places, strict=True):
+            builder.store(total, place, align=8)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(matrix, index, index, sums, out, index, squares), codegen
 
 
 @intrinsic
