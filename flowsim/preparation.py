@@ -137,6 +137,10 @@ def machine_memory() -> float:
     return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
 
 
+_FIRST_STEP = 4
+"""Copies of the state that a first step with learning rates of its own makes, and then drops."""
+
+
 def _kept_states(section: Integrate) -> int:
     """Copies of the state besides the method's: the initial one, and what outlives a first run."""
     # Its end and where it could be continued, while it is carried out again to estimate its error.
@@ -199,6 +203,8 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
     states, kept = states_of(method, options), _kept_states(section)
     if method not in LOW_STORAGE and _factored(network, dataset, section):
         states = 1
+    if isinstance(network, DeepNetwork) and network.scaling.first is not None:
+        states += _FIRST_STEP
     needed = (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
     if needed > machine:
         raise FlowsimError(

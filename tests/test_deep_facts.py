@@ -135,6 +135,18 @@ def test_biases_of_their_own_keep_every_layer_at_order_one():
     assert slopes == pytest.approx(np.zeros(7), abs=0.2)
 
 
+@pytest.mark.parametrize("name", ["ip-llr", "ip-bias", "hpz"])
+def test_a_first_step_is_the_same_in_original_variables(name):
+    scaling = DeepScaling.from_scheme(name, 40, 3, init_scale=1.5, calibrate=True)
+    network = DeepNetwork(scaling, ACTIVATIONS["gelu"], biases=True, seed=5)
+    ends = []
+    for one in (network, network.in_original_variables()):
+        flow = DeepFlow(one, PUBLISHED_X, PUBLISHED_Y)
+        ends.append([flow.first_step.learning_rates, train(flow, t_max=1.5, method="heun")])
+    np.testing.assert_allclose(ends[0][0], ends[1][0], rtol=1e-11)
+    np.testing.assert_allclose(ends[0][1].residual, ends[1][1].residual, rtol=1e-9)
+
+
 @pytest.mark.parametrize(("name", "power"), [("ip", -0.5), ("mup", 0.0)])
 def test_layers_begin_at_the_sizes_of_their_scheme(name, power):
     """h_l ~ m^-(l-1)/2 in IP, and as large in every layer of muP: root mean squares over seeds."""

@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"), key=lambda path: path.name)
 FILES = sorted(EXAMPLES.glob("*.toml"), key=lambda path: path.name)
 FIGURES = {
+    "integrable": {"integrable.png"},
     "first_run": {"loss.png", "features.png", "function.png"},
     "phase_diagram": {"phase.png"},
     "rd_against_width": {"rd_against_width.png"},
