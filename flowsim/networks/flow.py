@@ -13,7 +13,7 @@ import numpy as np
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.samples import half_mean_square
 from flowsim.kernels.interface import Array, FlowKernels
-from flowsim.networks.tangent_kernel import TangentKernel
+from flowsim.networks.tangent_kernel import TangentKernel, largest_rate_of
 
 
 class Network(Protocol):
@@ -208,6 +208,37 @@ class NetworkFlow:
             self.kernels.advance_registers(theta, residual, memory, base, error, factors, fresh)
             - self.y
         )
+
+    # Products with Phi = (df/dtheta)^T, one interface for all depths: what linearly implicit and
+    # exponential methods are made of besides K = Phi^T M Phi.
+
+    def jvp(self, theta: Array, direction: Array) -> np.ndarray:
+        """Phi^T w (n,): the derivative of e at ``theta`` along the slope w = ``direction``."""
+        self.n_passes += 1
+        return self.kernels.jvp(theta, direction)
+
+    def vjp(self, theta: Array, cotangent: np.ndarray, out: Array, mobilities: bool = True) -> None:
+        """Write M Phi v, or without ``mobilities`` Phi v, into the slope ``out``.
+
+        v = ``cotangent`` is shaped like e; the rate is this for v = -e/n.
+        """
+        self.n_passes += 1
+        self.kernels.vjp(theta, cotangent, out, mobilities)
+
+    def kernel_times(self, theta: Array, cotangent: np.ndarray, work: Array) -> np.ndarray:
+        """K v = Phi^T M Phi v for v = ``cotangent``; ``work`` is a slope to write over."""
+        self.vjp(theta, cotangent, work)
+        return self.jvp(theta, work)
+
+    def largest_rate(self, theta: Array) -> float:
+        """lambda_max(K/n) to a relative 1e-3 without K: some ten times two passes.
+
+        `tangent_kernel` takes O(n^2) multiplications a neuron and as much memory. For two layers
+        and many samples this is faster (ReLU, d = 3, m = 20,000, n = 2,000: 0.3 s instead of 11);
+        for deep networks, and for n of some hundred, it is not.
+        """
+        work = self.empty(1)[0]
+        return largest_rate_of(lambda v: self.kernel_times(theta, v, work), self.n_samples)
 
     def tangent_kernel(self, theta: Array) -> TangentKernel:
         """K at ``theta``; the layers in the order of `layers`."""

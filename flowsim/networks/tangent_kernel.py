@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,45 @@ from flowsim.kernels.cpu import samples
 
 _LARGE = 32
 """Samples from which on LAPACK finds eigenvalues faster than compiled loops."""
+
+
+_BASIS = 8
+"""Vectors that Lanczos keeps: the largest eigenvalue of K is far from the others."""
+
+_ACCURACY = 1e-3
+"""Relative, of the largest eigenvalue found without K: a bound on a step needs no more."""
+
+
+def largest_rate_of(times: Callable[[np.ndarray], np.ndarray], n: int) -> float:
+    """lambda_max(K/n) to a relative 1e-3 from products K v, by Lanczos.
+
+    Parameters
+    ----------
+    times : callable
+        From v (n,) to K v.
+    n : int
+
+    Returns
+    -------
+    float
+        In 1/tau; infinity if K is not finite. The same bits every time: the first vector is fixed.
+    """
+    # Loading it takes longer than a small network's run, which has no use for it.
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    # Orthogonal to nothing in particular, like that of `operator_norm`.
+    start = np.cos(np.arange(n, dtype=np.float64) ** 1.5)
+    if n <= _BASIS:
+        matrix = np.array([times(column) for column in np.eye(n)])
+        return TangentKernel(matrix[None], np.ones(1)).largest_rate
+    image = times(start)
+    if not np.isfinite(image).all():
+        return np.inf
+    if not np.any(image):
+        return 0.0
+    operator = LinearOperator((n, n), matvec=times, dtype=np.float64)
+    values = eigsh(operator, k=1, v0=start, ncv=_BASIS, tol=_ACCURACY, return_eigenvectors=False)
+    return max(float(values[-1]) / n, 0.0)
 
 
 @dataclass(frozen=True)

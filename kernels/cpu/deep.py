@@ -51,6 +51,7 @@ class DeepCpuKernels:
         self.threads = threads
         self._passes = [Pass(field, self.dtype, threads) for _ in range(field.copies)]
         self._seen: np.ndarray | None = None
+        self._pulled = False
         self._f = np.empty(self.n_samples)
         self._spare: np.ndarray | None = None
 
@@ -74,6 +75,7 @@ class DeepCpuKernels:
     def _forward(self, theta: np.ndarray) -> np.ndarray:
         seen = flat.checksums(theta, self.threads)
         if self._seen is None or not np.array_equal(seen, self._seen):
+            self._seen, self._pulled = None, False
             with one_blas_thread():
                 parts = [
                     pass_.forward(RowWeights(self.layout, row, self.threads))
@@ -88,16 +90,31 @@ class DeepCpuKernels:
 
     def _backward(self, theta: np.ndarray) -> None:
         self._forward(theta)
-        for pass_, row in zip(self._passes, theta, strict=True):
-            pass_.backward(RowWeights(self.layout, row, self.threads))
+        if not self._pulled:
+            for pass_, row in zip(self._passes, theta, strict=True):
+                pass_.backward(RowWeights(self.layout, row, self.threads))
+            self._pulled = True
 
     def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
+        self.vjp(theta, residual * (-1.0 / self.n_samples), out)
+
+    def jvp(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        with one_blas_thread():
+            self._backward(theta)
+            views = [RowWeights(self.layout, row, self.threads) for row in direction]
+            pairs = zip(self._passes, views, strict=True)
+            return np.sum([pass_.tangent(view) for pass_, view in pairs], axis=0)
+
+    def vjp(
+        self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, mobilities: bool = True
+    ) -> None:
         field, layout = self.field, self.layout
+        factors = field.mobilities if mobilities else np.ones_like(field.mobilities)
         with one_blas_thread():
             self._backward(theta)
             for pass_, target in zip(self._passes, out, strict=True):
-                for layer, mobility in enumerate(field.mobilities):
-                    pulled = pass_.pulled(layer, residual)
+                for layer, mobility in enumerate(factors):
+                    pulled = pass_.pulled(layer, cotangent)
                     bias = layout.bias(target, layer)
                     if bias is not None:
                         assert field.bias_multipliers is not None

@@ -24,17 +24,21 @@ BLOCK = 256
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
-class Weights(Protocol):
-    """The weights of one copy of the network."""
+class Forward(Protocol):
+    """What goes forward through the layers of one copy: weights, or a direction of theirs."""
 
     def times(self, layer: int, signal: np.ndarray, out: np.ndarray) -> None:
         """signal (n, fan_in) W into ``out`` (n, fan_out)."""
 
-    def pull(self, layer: int, back: np.ndarray, out: np.ndarray) -> None:
-        """back (n, fan_out) W^T into ``out`` (n, fan_in)."""
-
     def bias(self, layer: int) -> np.ndarray | None:
         """Biases (fan_out,)."""
+
+
+class Weights(Forward, Protocol):
+    """The weights of one copy of the network."""
+
+    def pull(self, layer: int, back: np.ndarray, out: np.ndarray) -> None:
+        """back (n, fan_out) W^T into ``out`` (n, fan_in)."""
 
 
 def times(signal: np.ndarray, weights: np.ndarray, out: np.ndarray, threads: int) -> None:
@@ -155,12 +159,32 @@ class Pass:
             out *= self.slopes[layer - 1]
             signal = out
 
-    def pulled(self, layer: int, residual: np.ndarray) -> np.ndarray:
-        """-(1/n) e_i df_i/dz of a layer (n, fan_out), a new array; for the output layer (n, 1)."""
-        pull_ = (residual * (-1.0 / len(residual))).astype(self.dtype)[:, None]
+    def pulled(self, layer: int, cotangent: np.ndarray) -> np.ndarray:
+        """v_i df_i/dz of a layer (n, fan_out), a new array; for the output layer (n, 1)."""
+        pull_ = cotangent.astype(self.dtype)[:, None]
         if layer == len(self.field.widths):
             return pull_
         return pull_ * self.back[layer]
+
+    def tangent(self, direction: Forward) -> np.ndarray:
+        """Derivative of f (n,) in float64 along ``direction``, after `backward`.
+
+        With B_l = df/dz_l it is sum_l B_l . (M_l A_(l-1) dW_l + N_l db_l): no weights are read.
+        """
+        last, total = len(self.field.widths), np.zeros(len(self.field.x))
+        for layer in range(last + 1):
+            # What a forward pass needs for itself only is free by now.
+            out = self._output if layer == last else self._z[layer]
+            direction.times(layer, self.signals[layer], out)
+            out *= self._multipliers[layer]
+            bias = direction.bias(layer)
+            if bias is not None:
+                assert self._bias_multipliers is not None
+                out += self._bias_multipliers[layer] * bias
+            if layer < last:
+                out *= self.back[layer]
+            total += np.sum(out, axis=1, dtype=np.float64)
+        return total
 
     def grams(self) -> np.ndarray:
         """Gram matrices (layers, n, n) of this copy, after `backward`."""
