@@ -6,6 +6,8 @@ kernels that pass over it, and the names of its layers.
 
 from __future__ import annotations
 
+from functools import cached_property
+from itertools import pairwise
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -13,6 +15,7 @@ import numpy as np
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.samples import half_mean_square
 from flowsim.kernels.interface import Array, FlowKernels
+from flowsim.networks.layer_measures import effective_ranks, mean_cosines
 from flowsim.networks.tangent_kernel import TangentKernel, largest_rate_of
 
 
@@ -293,6 +296,31 @@ class NetworkFlow:
     def norms(self, theta: Array) -> np.ndarray:
         """Norms of the `groups` of weights on the first copy."""
         return np.sqrt(self._squared(theta, None))
+
+    def layer_weights(self, theta: Array) -> list[np.ndarray]:
+        """Weights (fan_in, fan_out) of the `layers`, first copy, read only; without biases."""
+        raise NotImplementedError  # pragma: no cover - every network has its own
+
+    def effective_ranks(self, theta: Array) -> np.ndarray:
+        """Effective ranks of the `groups`; for ``all`` of the block-diagonal matrix of all layers.
+
+        See `flowsim.networks.layer_measures` for what it is and what it costs.
+        """
+        return effective_ranks(self.layer_weights(theta))
+
+    def mean_cosines(self, theta: Array, power: int) -> np.ndarray:
+        """Means of cosines between neurons of each hidden layer, weighted with amplitudes.
+
+        A neuron's amplitude is the norm of its input weights times that of its output weights. See
+        `flowsim.networks.layer_measures.mean_cosines`.
+        """
+        pairs = pairwise(self.layer_weights(theta))
+        return np.array([mean_cosines(inwards, outwards, power) for inwards, outwards in pairs])
+
+    @cached_property
+    def initial_kernel(self) -> TangentKernel:
+        """K at t = 0."""
+        return self.tangent_kernel(self.initial)
 
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
         """The parameter arrays of a state by name, as views where the backend allows."""

@@ -99,6 +99,41 @@ class TangentKernel:
         values = eigh(self.matrix, eigvals_only=True, subset_by_index=[n - 1, n - 1])
         return max(float(values[0]) / n, 0.0)
 
+    def alignments(self, y: np.ndarray, centred: bool = False) -> np.ndarray:
+        """Alignments y . K y / (|K| |y|^2) of each layer's K and of K itself (layers + 1,).
+
+        The cosine between K and y y^T (Cristianini et al., On kernel-target alignment, NIPS 2001):
+        1 if K = y y^T. ``centred`` takes the mean over the samples off K's rows and columns and
+        off y first (Cortes, Mohri & Rostamizadeh, JMLR 13, 2012). 0 where K or y is 0.
+
+        Parameters
+        ----------
+        y : (n,) array
+            Targets, shaped like f.
+        centred : bool
+        """
+        y = np.asarray(y, np.float64).reshape(-1)
+        y = y - y.mean() if centred else y
+        found = []
+        for gram in (*self.grams, self.matrix):
+            if centred:
+                gram = gram - gram.mean(axis=0) - gram.mean(axis=1)[:, None] + gram.mean()
+            size = float(np.linalg.norm(gram)) * float(y @ y)
+            found.append(float(y @ (gram @ y)) / size if size > 0.0 else 0.0)
+        return np.array(found)
+
+    def distances(self, first: TangentKernel) -> np.ndarray:
+        """|K - K'| / |K'| (Frobenius) of each layer's K and of K itself (layers + 1,).
+
+        K' = ``first``; 0 where that is 0.
+        """
+        pairs = zip((*self.grams, self.matrix), (*first.grams, first.matrix), strict=True)
+        found = []
+        for own, other in pairs:
+            size = float(np.linalg.norm(other))
+            found.append(float(np.linalg.norm(own - other)) / size if size > 0.0 else 0.0)
+        return np.array(found)
+
     def layer_speeds(self, residual: np.ndarray) -> np.ndarray:
         """Norms of d theta_l / d time of each layer (layers,), at the residual e (n,)."""
         grams = np.ascontiguousarray(self.grams)
