@@ -115,6 +115,8 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
         return None
     flow = TwoLayerFlow(network, dataset.x, network_targets(dataset.y), dtype=section.dtype)
     series = plan_series(record, flow, {}, False)
+    if any(observable.asked_for for plan in series for observable in plan.observables):
+        return None
     rules = stop_rules(experiment)
     if any(moments_of(plan.schedule, rules.t_max) is None for plan in series):
         return None

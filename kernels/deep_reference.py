@@ -71,19 +71,42 @@ class DeepReferenceKernels(ReferenceSteps):
         f = np.sum([self._forward(row)[0][-1] for row in rows], axis=0)
         return f[:, 0] if self.field.n_outputs == 1 else f
 
-    def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
+    def vjp(
+        self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, mobilities: bool = True
+    ) -> None:
         field = self.field
-        pull = -residual.reshape(self.n_samples, -1) / self.n_samples
+        pull = cotangent.reshape(self.n_samples, -1)
         for row, target in zip(np.asarray(theta, np.float64), out, strict=True):
             signals, derivatives = self._forward(row)
             for layer, back in enumerate(self._backward(row, derivatives, pull)):
-                mobility = field.mobilities[layer]
+                mobility = field.mobilities[layer] if mobilities else 1.0
                 rate = mobility * field.multipliers[layer] * (signals[layer].T @ back)
                 self.layout.weights(target, layer)[...] = rate
                 bias = self.layout.bias(target, layer)
                 if bias is not None:
                     assert field.bias_multipliers is not None
                     bias[...] = mobility * field.bias_multipliers[layer] * back.sum(axis=0)
+
+    def jvp(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Forward, layer by layer, what changes beside what is there."""
+        field, total = self.field, np.zeros((self.n_samples, self.field.n_outputs))
+        rows = (np.asarray(array, np.float64) for array in (theta, direction))
+        for row, moving in zip(*rows, strict=True):
+            signals, derivatives = self._forward(row)
+            change = np.zeros_like(field.x)
+            for layer in range(self._layers):
+                change = field.multipliers[layer] * (
+                    change @ self.layout.weights(row, layer)
+                    + signals[layer] @ self.layout.weights(moving, layer)
+                )
+                bias = self.layout.bias(moving, layer)
+                if bias is not None:
+                    assert field.bias_multipliers is not None
+                    change = change + field.bias_multipliers[layer] * bias
+                if layer < self._layers - 1:
+                    change = change * derivatives[layer]
+            total += change
+        return total[:, 0] if field.n_outputs == 1 else total
 
     def _squares(self, values: np.ndarray) -> np.ndarray:
         """Sums of squares of each layer of an array (copies, parameters)."""

@@ -154,7 +154,23 @@ class FlowKernels(Protocol):
         """f (n,) at ``theta``. One pass."""
 
     def rate(self, theta: Array, residual: np.ndarray, out: Array) -> None:
-        """Write d theta / d time for ``residual`` into ``out``. One pass."""
+        """Write d theta / d time for ``residual`` into ``out``. One pass.
+
+        It is `vjp` with the mobilities for the cotangent -residual / n.
+        """
+
+    def vjp(self, theta: Array, cotangent: np.ndarray, out: Array, mobilities: bool = True) -> None:
+        """Write Phi v for v = ``cotangent`` (shaped like f) into the slope ``out``. One pass.
+
+        Phi = (df/dtheta)^T at ``theta``, with sigma'(0) = 0 for ReLU. With ``mobilities`` each
+        layer is multiplied by its own, M Phi v; then K v = Phi^T M Phi v.
+        """
+
+    def jvp(self, theta: Array, direction: Array) -> np.ndarray:
+        """Phi^T w (shaped like f): the derivative of f along the slope w = ``direction``.
+
+        One pass; deep networks read no weights again after a `vjp` or a `rate` at ``theta``.
+        """
 
     def combine(
         self, base: Array, slopes: Array, weights: np.ndarray, step: float, out: Array | None

@@ -19,6 +19,7 @@ class ReferenceSteps(ABC):
     ----------
     dtype : numpy.dtype
         Of the state; all arithmetic is float64.
+    n_samples : int
     shape : (int, int)
         Of a state.
     whole : int
@@ -26,6 +27,7 @@ class ReferenceSteps(ABC):
     """
 
     dtype: np.dtype
+    n_samples: int
     shape: tuple[int, int]
     whole: int
 
@@ -34,8 +36,17 @@ class ReferenceSteps(ABC):
         """f (n,) at ``theta``."""
 
     @abstractmethod
+    def vjp(
+        self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, mobilities: bool = True
+    ) -> None:
+        """Write M Phi v, or without mobilities Phi v, into ``out``."""
+
+    @abstractmethod
+    def jvp(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Phi^T w, shaped like f."""
+
     def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
-        """Write the rate at ``theta`` into ``out``."""
+        self.vjp(theta, -residual / self.n_samples, out)
 
     @abstractmethod
     def squared_norms(
@@ -162,11 +173,20 @@ class ReferenceKernels(ReferenceSteps):
         a, s, _ = self._sigma(theta)
         return self.field.multiplier * (s @ a)
 
-    def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
+    def vjp(
+        self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, mobilities: bool = True
+    ) -> None:
+        field = self.field
+        own = (field.output_mobility, field.input_mobility) if mobilities else (1.0, 1.0)
         a, s, ds = self._sigma(theta)
-        weighted = residual * (self.field.multiplier / self.n_samples)
-        out[0] = -self.field.output_mobility * (weighted @ s)
-        out[1:] = -self.field.input_mobility * ((self.field.x * weighted[:, None]).T @ (ds * a))
+        weighted = field.multiplier * cotangent
+        out[0] = own[0] * (weighted @ s)
+        out[1:] = own[1] * ((field.x * weighted[:, None]).T @ (ds * a))
+
+    def jvp(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        a, s, ds = self._sigma(theta)
+        moving = np.asarray(direction, np.float64)
+        return self.field.multiplier * (s @ moving[0] + (ds * (self.field.x @ moving[1:])) @ a)
 
     def squared_norms(
         self, theta: np.ndarray, reference: np.ndarray | None, first: int

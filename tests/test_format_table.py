@@ -6,6 +6,8 @@ from pathlib import Path
 import h5py
 
 import flowsim as fs
+from flowsim.networks.two_layer import TwoLayerFlow
+from flowsim.recording.observables import possible_names
 
 TABLE = Path(__file__).parents[1] / "flowsim" / "recording" / "FORMAT.md"
 
@@ -21,6 +23,7 @@ def documented():
 
 def test_every_array_is_in_the_table_with_its_axes_type_and_units(tmp_path):
     record = {
+        "observables": {"names": possible_names(TwoLayerFlow, True)},
         "kernel": {"schedule": "log", "per_decade": 3},
         "separate": {"norm": {"schedule": "steps", "every": 3}},
     }

@@ -305,22 +305,19 @@ class DeepFlow(NetworkFlow):
             found |= _named(self.field.layout, self.layers, row, prefix)
         return found
 
+    def layer_weights(self, theta: Array) -> list[np.ndarray]:
+        """See `NetworkFlow.layer_weights`."""
+        return [self.kernels.weights(theta, 0, layer) for layer in range(len(self.layers))]
+
     @cached_property
     def _initial_operator_norms(self) -> np.ndarray:
         return self._operator_norms(self.initial, None)
 
     def _operator_norms(self, theta: Array, reference: Array | None) -> np.ndarray:
         """Operator norm of each layer's weights minus the reference's, first copy (layers,)."""
-        weights = self.kernels.weights
-        return np.array(
-            [
-                difference_norm(
-                    weights(theta, 0, layer),
-                    None if reference is None else weights(reference, 0, layer),
-                )
-                for layer in range(len(self.layers))
-            ]
-        )
+        present = self.layer_weights(theta)
+        past = [None] * len(present) if reference is None else self.layer_weights(reference)
+        return np.array([difference_norm(*pair) for pair in zip(present, past, strict=True)])
 
     def operator_change(self, theta: Array) -> np.ndarray:
         """RD of the `groups` in operator norm, first copy, biases left out; 0/0 counts as 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,49 @@ from flowsim.kernels.cpu import samples
 
 _LARGE = 32
 """Rows from which on LAPACK finds eigenvalues faster than compiled loops."""
+
+
+_BASIS = 8
+"""Vectors that Lanczos keeps: the largest eigenvalue of K is far from the others."""
+
+_ACCURACY = 1e-3
+"""Relative, of the largest eigenvalue found without K: a bound on a step needs no more."""
+
+
+def largest_rate_of(
+    times: Callable[[np.ndarray], np.ndarray], n_samples: int, n_outputs: int = 1
+) -> float:
+    """lambda_max(K/n) to a relative 1e-3 from products K v, by Lanczos.
+
+    Parameters
+    ----------
+    times : callable
+        From v (n o,) to K v.
+    n_samples, n_outputs : int
+        n and o.
+
+    Returns
+    -------
+    float
+        In 1/tau; infinity if K is not finite. The same bits every time: the first vector is fixed.
+    """
+    # Loading it takes longer than a small network's run, which has no use for it.
+    from scipy.sparse.linalg import LinearOperator, eigsh
+
+    # Orthogonal to nothing in particular, like that of `operator_norm`.
+    size = n_samples * n_outputs
+    start = np.cos(np.arange(size, dtype=np.float64) ** 1.5)
+    if size <= _BASIS:
+        matrix = np.array([times(column) for column in np.eye(size)])
+        return TangentKernel(matrix[None], np.ones(1), n_outputs).largest_rate
+    image = times(start)
+    if not np.isfinite(image).all():
+        return np.inf
+    if not np.any(image):
+        return 0.0
+    operator = LinearOperator((size, size), matvec=times, dtype=np.float64)
+    values = eigsh(operator, k=1, v0=start, ncv=_BASIS, tol=_ACCURACY, return_eigenvectors=False)
+    return max(float(values[-1]) / n_samples, 0.0)
 
 
 @dataclass(frozen=True)
@@ -70,6 +114,49 @@ class TangentKernel:
             return self.largest_rate
         root = np.sqrt(curvature.reshape(-1))
         return max(_largest_eigenvalue(root[:, None] * self.matrix * root) / self.n_samples, 0.0)
+
+    def alignments(self, y: np.ndarray, centred: bool = False) -> np.ndarray:
+        """Alignments y . K y / (|K| |y|^2) of each layer's K and of K itself (layers + 1,).
+
+        The cosine between K and y y^T (Cristianini et al., On kernel-target alignment, NIPS 2001):
+        1 if K = y y^T. ``centred`` takes the mean over the samples off K's rows and columns and
+        off y first (Cortes, Mohri & Rostamizadeh, JMLR 13, 2012), of each output by itself. 0
+        where K or y is 0.
+
+        Parameters
+        ----------
+        y : (n,) or (n, o) array
+            Targets, shaped like f.
+        centred : bool
+        """
+        y = np.asarray(y, np.float64).reshape(self.n_samples, -1)
+        y = (y - y.mean(axis=0) if centred else y).reshape(-1)
+        found = []
+        for gram in (*self.grams, self.matrix):
+            if centred:
+                gram = self._centred(gram)
+            size = float(np.linalg.norm(gram)) * float(y @ y)
+            found.append(float(y @ (gram @ y)) / size if size > 0.0 else 0.0)
+        return np.array(found)
+
+    def _centred(self, gram: np.ndarray) -> np.ndarray:
+        """Without the mean over the samples, along rows and columns."""
+        blocks = gram.reshape((self.n_samples, self.n_outputs) * 2)
+        for axis in (0, 2):
+            blocks = blocks - blocks.mean(axis=axis, keepdims=True)
+        return blocks.reshape(gram.shape)
+
+    def distances(self, first: TangentKernel) -> np.ndarray:
+        """|K - K'| / |K'| (Frobenius) of each layer's K and of K itself (layers + 1,).
+
+        K' = ``first``; 0 where that is 0.
+        """
+        pairs = zip((*self.grams, self.matrix), (*first.grams, first.matrix), strict=True)
+        found = []
+        for own, other in pairs:
+            size = float(np.linalg.norm(other))
+            found.append(float(np.linalg.norm(own - other)) / size if size > 0.0 else 0.0)
+        return np.array(found)
 
     def layer_speeds(self, gradient: np.ndarray) -> np.ndarray:
         """Norms of d theta_l / d time of each layer (layers,), at the gradient n dR/df."""

@@ -202,6 +202,11 @@ class TwoLayerFlow(NetworkFlow):
         """The parameter arrays of a state by name, as views where the backend allows."""
         return {"output_weights": theta[0], "input_weights": theta[1:]}
 
+    def layer_weights(self, theta: Array) -> list[np.ndarray]:
+        """See `NetworkFlow.layer_weights`."""
+        one = np.asarray(theta)[:, : self._one]
+        return [one[1:], one[0][:, None]]
+
     def activity(self, theta: Array) -> tuple[int, int]:
         """Neurons that are active on some sample, and dead ones (active on none)."""
         _, nowhere = self.kernels.activity(theta)

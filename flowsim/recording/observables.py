@@ -62,6 +62,11 @@ class Frame:
         return self.test_flow.residual(self.theta)
 
     @cached_property
+    def tangent_kernel(self) -> Any:
+        """K, `flowsim.networks.tangent_kernel.TangentKernel`; computed once a frame."""
+        return self.flow.tangent_kernel(self.theta)
+
+    @cached_property
     def parameters(self) -> dict[str, np.ndarray]:
         """Parameter arrays by name, normalised: ``output_weights``, ``input_weights``, ...
 
@@ -216,6 +221,54 @@ OBSERVABLES: dict[str, Observable] = {
             "RD of each group of weights in operator norm",
             dims=("layer",),
             needs="operator_change",
+            asked_for=True,
+        ),
+        Observable(
+            "effective_rank",
+            lambda f: f.flow.effective_ranks(f.theta),
+            "exp of the entropy of each group's singular values over their sum",
+            dims=("layer",),
+            needs="effective_ranks",
+            asked_for=True,
+        ),
+        Observable(
+            "mean_cosine",
+            lambda f: f.flow.mean_cosines(f.theta, 1),
+            "cosines between neurons' input weights, mean weighted with amplitudes |w| |a|",
+            dims=("hidden_layer",),
+            needs="mean_cosines",
+            asked_for=True,
+        ),
+        Observable(
+            "mean_squared_cosine",
+            lambda f: f.flow.mean_cosines(f.theta, 2),
+            "squared cosines between neurons' input weights, mean weighted with amplitudes",
+            dims=("hidden_layer",),
+            needs="mean_cosines",
+            asked_for=True,
+        ),
+        Observable(
+            "kernel_alignment",
+            lambda f: f.tangent_kernel.alignments(f.flow.y),
+            "y.K y / (|K| |y|^2) of each layer's K",
+            dims=("layer",),
+            needs="tangent_kernel",
+            asked_for=True,
+        ),
+        Observable(
+            "centred_kernel_alignment",
+            lambda f: f.tangent_kernel.alignments(f.flow.y, centred=True),
+            "the same of K and y without their means over the samples",
+            dims=("layer",),
+            needs="tangent_kernel",
+            asked_for=True,
+        ),
+        Observable(
+            "kernel_distance",
+            lambda f: f.tangent_kernel.distances(f.flow.initial_kernel),
+            "|K - K(0)| / |K(0)| of each layer's K, Frobenius norm",
+            dims=("layer",),
+            needs="tangent_kernel",
             asked_for=True,
         ),
         Observable(

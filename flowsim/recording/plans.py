@@ -9,7 +9,7 @@ from typing import Any
 
 from flowsim.errors import ConfigError
 from flowsim.recording.observables import OBSERVABLES, Frame, Observable, possible_names
-from flowsim.recording.recorder import KernelProbe, SeriesPlan, parameter_observables
+from flowsim.recording.recorder import SeriesPlan, kernel_observables, parameter_observables
 from flowsim.recording.schedules import EverySteps, Linear, Logarithmic, Never, Schedule
 
 
@@ -78,7 +78,7 @@ def plan_series(
             record.snapshots,
             parameter_observables(flow.parameter_dims, record.snapshots.dtype),
         ),
-        _plan("kernel", "time_kernel", record.kernel, KernelProbe().observables()),
+        _plan("kernel", "time_kernel", record.kernel, kernel_observables()),
     ]
     plans += [
         _plan(f"series_{name}", "time", schedule, [OBSERVABLES[name].of(flow)])

@@ -27,37 +27,22 @@ class SeriesPlan:
     observables: Sequence[Observable]
 
 
-class KernelProbe:
-    """Spectrum of K and its distance from the one at t = 0, |K - K(0)| / |K(0)| (Frobenius)."""
-
-    def __init__(self) -> None:
-        self._first: np.ndarray | None = None  # of the run's beginning, wherever it is continued
-        self._latest: tuple[Frame | None, Any] = (None, None)
-
-    def _kernel(self, frame: Frame) -> Any:
-        if self._latest[0] is not frame:
-            self._latest = (frame, frame.flow.tangent_kernel(frame.theta))
-        return self._latest[1]
-
-    def _distance(self, frame: Frame) -> float:
-        matrix = self._kernel(frame).matrix
-        if self._first is None:
-            self._first = frame.flow.tangent_kernel(frame.flow.initial).matrix
-        size = float(np.linalg.norm(self._first))
-        return float(np.linalg.norm(matrix - self._first)) / size if size > 0.0 else 0.0
-
-    def observables(self) -> tuple[Observable, Observable]:
-        """The two observables; they share one evaluation of K."""
-        return (
-            Observable(
-                "eigenvalues",
-                lambda frame: self._kernel(frame).eigenvalues,
-                "eigenvalues of K, ascending",
-                "1/tau",
-                ("mode",),
-            ),
-            Observable("distance", self._distance, "|K - K(0)| / |K(0)|, Frobenius norm"),
-        )
+def kernel_observables() -> tuple[Observable, ...]:
+    """Spectrum of K and its distance from the one at t = 0: the group ``/kernel``."""
+    return (
+        Observable(
+            "eigenvalues",
+            lambda frame: frame.tangent_kernel.eigenvalues,
+            "eigenvalues of K, ascending",
+            "1/tau",
+            ("mode",),
+        ),
+        Observable(
+            "distance",
+            lambda frame: frame.tangent_kernel.distances(frame.flow.initial_kernel)[-1],
+            "|K - K(0)| / |K(0)|, Frobenius norm",
+        ),
+    )
 
 
 def parameter_observables(

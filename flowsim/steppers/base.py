@@ -97,6 +97,12 @@ class Flow(Protocol):
     def rate(self, theta: State, residual: np.ndarray, out: State) -> None:
         """d theta / dtau, one pass."""
 
+    def jvp(self, theta: State, direction: State) -> np.ndarray:
+        """Derivative of e (n,) at ``theta`` along a slope."""
+
+    def vjp(self, theta: State, cotangent: np.ndarray, out: State, mobilities: bool = True) -> None:
+        """Gradient of cotangent . e, layer by layer times the mobilities, into a slope."""
+
     def combine(
         self, base: State, slopes: State, weights: np.ndarray, step: float, out: State | None
     ) -> np.ndarray:

@@ -51,6 +51,7 @@ class DeepCpuKernels:
         self.threads = threads
         self._passes = [Pass(field, self.dtype, threads) for _ in range(field.copies)]
         self._seen: np.ndarray | None = None
+        self._pulled = False
         self._f = np.empty(0)
         self._spare: np.ndarray | None = None
 
@@ -74,6 +75,7 @@ class DeepCpuKernels:
     def _forward(self, theta: np.ndarray) -> np.ndarray:
         seen = flat.checksums(theta, self.threads)
         if self._seen is None or not np.array_equal(seen, self._seen):
+            self._seen, self._pulled = None, False
             with one_blas_thread():
                 parts = [
                     pass_.forward(RowWeights(self.layout, row, self.threads))
@@ -86,14 +88,44 @@ class DeepCpuKernels:
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         return self._forward(theta)
 
+    def _backward(self, theta: np.ndarray, cotangent: np.ndarray | None) -> None:
+        self._forward(theta)
+        # A single output's derivatives do not depend on what is pulled back.
+        if not self._pulled:
+            for pass_, row in zip(self._passes, theta, strict=True):
+                pass_.backward(RowWeights(self.layout, row, self.threads), cotangent)
+            self._pulled = self.field.n_outputs == 1
+
     def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
-        field, layout = self.field, self.layout
+        self.vjp(theta, residual * (-1.0 / self.n_samples), out)
+
+    def jvp(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
         with one_blas_thread():
+            self._prepare(theta)
+            views = [
+                [RowWeights(self.layout, row, self.threads) for row in rows]
+                for rows in (theta, direction)
+            ]
+            several = zip(self._passes, *views, strict=True)
+            return np.sum([pass_.tangent(view, moving) for pass_, view, moving in several], axis=0)
+
+    def _prepare(self, theta: np.ndarray) -> None:
+        """What tangents and Gram matrices need: of one output the derivatives, else the signals."""
+        if self.field.n_outputs == 1:
+            self._backward(theta, None)
+        else:
             self._forward(theta)
-            for pass_, row, target in zip(self._passes, theta, out, strict=True):
-                pass_.backward(RowWeights(layout, row, self.threads), residual)
-                for layer, mobility in enumerate(field.mobilities):
-                    pulled = pass_.pulled(layer, residual)
+
+    def vjp(
+        self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, mobilities: bool = True
+    ) -> None:
+        field, layout = self.field, self.layout
+        factors = field.mobilities if mobilities else np.ones_like(field.mobilities)
+        with one_blas_thread():
+            self._backward(theta, cotangent)
+            for pass_, target in zip(self._passes, out, strict=True):
+                for layer, mobility in enumerate(factors):
+                    pulled = pass_.pulled(layer, cotangent)
                     bias = layout.bias(target, layer)
                     if bias is not None:
                         assert field.bias_multipliers is not None
@@ -195,7 +227,7 @@ class DeepCpuKernels:
 
     def grams(self, theta: np.ndarray) -> np.ndarray:
         with one_blas_thread():
-            self._forward(theta)
+            self._prepare(theta)
             parts = [
                 pass_.grams(RowWeights(self.layout, row, self.threads))
                 for pass_, row in zip(self._passes, theta, strict=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from flowsim.kernels.interface import DeepField
 
-from .factors import FactoredState, Rate, Rates, Shape, StateWeights
+from .factors import FactoredState, Rate, Rates, RateWeights, Shape, StateWeights
 from .layers import Pass
 from .rank_updates import squared_change
 from .threads import one_blas_thread
@@ -44,6 +44,7 @@ class FactoredKernels:
         spare = Rate(self._shape)
         self._products, self._later = spare.products, spare.later
         self._seen: tuple[tuple, np.ndarray] | None = None
+        self._pulled = False
         self._f = np.empty(0)
         self._scratch = FactoredState(self._shape)
 
@@ -91,30 +92,56 @@ class FactoredKernels:
         key = theta.key()
         known = self._seen is not None and self._seen[0] == key
         if not (known and np.array_equal(self._seen[1], theta.small)):  # type: ignore[index]
-            self._seen = None
+            self._seen, self._pulled = None, False
             pairs = zip(self._passes, self._views(theta), strict=True)
             self._f = np.sum([pass_.forward(view) for pass_, view in pairs], axis=0)
             self._seen = key, theta.small.copy()
         return self._f.copy()
 
-    def _backward(self, theta: FactoredState, residual: np.ndarray) -> None:
+    def _backward(self, theta: FactoredState, cotangent: np.ndarray | None) -> None:
         self._forward(theta)
-        for pass_, view in zip(self._passes, self._views(theta), strict=True):
-            pass_.backward(view, residual)
+        # A single output's derivatives do not depend on what is pulled back.
+        if not self._pulled:
+            for pass_, view in zip(self._passes, self._views(theta), strict=True):
+                pass_.backward(view, cotangent)
+            self._pulled = self.field.n_outputs == 1
 
     def outputs(self, theta: FactoredState) -> np.ndarray:
         with one_blas_thread():
             return self._forward(theta)
 
     def rate(self, theta: FactoredState, residual: np.ndarray, out: Rate) -> None:
-        field, shape = self.field, self._shape
+        self.vjp(theta, residual * (-1.0 / self.n_samples), out)
+
+    def jvp(self, theta: FactoredState, direction: Rate) -> np.ndarray:
         with one_blas_thread():
-            self._backward(theta, residual)
+            self._prepare(theta)
+            views = [RateWeights(self._shape, direction, c) for c in range(self.field.copies)]
+            several = zip(self._passes, self._views(theta), views, strict=True)
+            parts = [pass_.tangent(view, moving) for pass_, view, moving in several]
+        if self.field.n_outputs > 1:
+            self._seen = None  # the products that a rate takes over are those of the tangents now
+        return np.sum(parts, axis=0)
+
+    def _prepare(self, theta: FactoredState) -> None:
+        """What tangents and Gram matrices need: of one output the derivatives, else the signals."""
+        if self.field.n_outputs == 1:
+            self._backward(theta, None)
+        else:
+            self._forward(theta)
+
+    def vjp(
+        self, theta: FactoredState, cotangent: np.ndarray, out: Rate, mobilities: bool = True
+    ) -> None:
+        field, shape = self.field, self._shape
+        factors = field.mobilities if mobilities else np.ones_like(field.mobilities)
+        with one_blas_thread():
+            self._backward(theta, cotangent)
         assert theta.matrices is not None
         out.version, out.taken = out.version + 1, theta.matrices.version
         for copy, pass_ in enumerate(self._passes):
-            for layer, mobility in enumerate(field.mobilities):
-                pulled = pass_.pulled(layer, residual)
+            for layer, mobility in enumerate(factors):
+                pulled = pass_.pulled(layer, cotangent)
                 place = out.small[copy, shape.places[layer]]
                 if shape.layout.biases and layer > 0:
                     assert field.bias_multipliers is not None
@@ -247,7 +274,7 @@ class FactoredKernels:
 
     def grams(self, theta: FactoredState) -> np.ndarray:
         with one_blas_thread():
-            self._forward(theta)
+            self._prepare(theta)
             pairs = zip(self._passes, self._views(theta), strict=True)
             return np.sum([pass_.grams(view) for pass_, view in pairs], axis=0)
 

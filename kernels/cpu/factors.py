@@ -276,7 +276,33 @@ class FactoredState:
         return rows
 
 
-class StateWeights:
+class _Weights:
+    """The weights of one copy that are written out: of small layers, and biases.
+
+    Parameters
+    ----------
+    shape : Shape
+    small : (small,) array
+    """
+
+    def __init__(self, shape: Shape, small: np.ndarray) -> None:
+        self._shape, self._small = shape, small
+
+    def _own(self, layer: int) -> np.ndarray:
+        """Weights of a layer that has no hidden matrix."""
+        rows, columns = self._shape.matrix_shape(layer)
+        part = self._small[self._shape.places[layer]]
+        return part[: rows * columns].reshape(rows, columns)
+
+    def bias(self, layer: int) -> np.ndarray | None:
+        """Biases (fan_out,)."""
+        if not (self._shape.layout.biases and layer > 0):
+            return None
+        part = self._small[self._shape.places[layer]]
+        return part[len(part) - self._shape.layout.sizes[layer + 1] :]
+
+
+class StateWeights(_Weights):
     """The weights of one copy of a factored state, for `flowsim.kernels.cpu.layers.Pass`.
 
     Parameters
@@ -296,14 +322,9 @@ class StateWeights:
         products: list[np.ndarray],
         later: list[np.ndarray],
     ) -> None:
-        self._shape, self._state, self._copy = shape, state, copy
+        super().__init__(shape, state.small[copy])
+        self._state, self._copy = state, copy
         self._products, self._later = products, later
-
-    def _own(self, layer: int) -> np.ndarray:
-        """Weights of a layer that has no hidden matrix."""
-        rows, columns = self._shape.matrix_shape(layer)
-        part = self._state.small[self._copy, self._shape.places[layer]]
-        return part[: rows * columns].reshape(rows, columns)
 
     def times(self, layer: int, signal: np.ndarray, out: np.ndarray) -> None:
         threads, state = self._shape.threads, self._state
@@ -329,8 +350,26 @@ class StateWeights:
         terms = [(w, r.p[self._copy][number], r.q[self._copy][number]) for w, r in state.terms]
         correct(back, terms, out, threads)
 
-    def bias(self, layer: int) -> np.ndarray | None:
-        if not (self._shape.layout.biases and layer > 0):
-            return None
-        part = self._state.small[self._copy, self._shape.places[layer]]
-        return part[len(part) - self._shape.layout.sizes[layer + 1] :]
+
+class RateWeights(_Weights):
+    """A rate in the place of weights, for the derivative along it.
+
+    Parameters
+    ----------
+    shape : Shape
+    rate : Rate
+    copy : int
+    """
+
+    def __init__(self, shape: Shape, rate: Rate, copy: int) -> None:
+        super().__init__(shape, rate.small[copy])
+        self._rate, self._copy = rate, copy
+
+    def times(self, layer: int, signal: np.ndarray, out: np.ndarray) -> None:
+        threads = self._shape.threads
+        if layer not in self._shape.hidden:
+            layers.times(signal, self._own(layer), out, threads)
+            return
+        q, p = (factors[self._copy][layer - 1] for factors in (self._rate.q, self._rate.p))
+        out[...] = 0.0
+        correct(signal, [(1.0, q, p)], out, threads)

@@ -6,7 +6,7 @@ import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
 
-from . import measures, sweep
+from . import measures, sweep, tangents
 from .activations import compile_activation
 from .passes import GRAM_GROUP, Passes
 from .threads import run_blocks
@@ -51,6 +51,13 @@ class BlockPasses(Passes):
             self._activation.value, self._activation.both, self._scale,
             self.x, self._mobility, self._scaled(residual),
             theta, memory, base, error, stage.astype(self.dtype), fresh, self._partial,
+        )  # fmt: skip
+        return np.add.reduce(self._partial, axis=0)
+
+    def tangent(self, theta, direction):
+        run_blocks(
+            tangents.general, self.n_blocks, self.threads, self.work,
+            self._activation.both, self._scale, self.x, theta, direction, self._partial,
         )  # fmt: skip
         return np.add.reduce(self._partial, axis=0)
 

@@ -24,17 +24,21 @@ BLOCK = 256
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
 
-class Weights(Protocol):
-    """The weights of one copy of the network."""
+class Forward(Protocol):
+    """What goes forward through the layers of one copy: weights, or a direction of theirs."""
 
     def times(self, layer: int, signal: np.ndarray, out: np.ndarray) -> None:
         """signal (n, fan_in) W into ``out`` (n, fan_out)."""
 
-    def pull(self, layer: int, back: np.ndarray, out: np.ndarray) -> None:
-        """back (n, fan_out) W^T into ``out`` (n, fan_in)."""
-
     def bias(self, layer: int) -> np.ndarray | None:
         """Biases (fan_out,)."""
+
+
+class Weights(Forward, Protocol):
+    """The weights of one copy of the network."""
+
+    def pull(self, layer: int, back: np.ndarray, out: np.ndarray) -> None:
+        """back (n, fan_out) W^T into ``out`` (n, fan_in)."""
 
 
 def times(signal: np.ndarray, weights: np.ndarray, out: np.ndarray, threads: int) -> None:
@@ -147,21 +151,22 @@ class Pass:
             f += float(self.field.bias_multipliers[last]) * bias.astype(np.float64)
         return f
 
-    def _descent(self, residual: np.ndarray) -> np.ndarray:
-        """-dR/df (n, o), in the dtype of the arithmetic, for the residual n dR/df."""
-        scaled = (residual * (-1.0 / len(residual))).astype(self.dtype)
-        return scaled.reshape(len(residual), -1)
+    def _columns(self, cotangent: np.ndarray) -> np.ndarray:
+        """(n,) or (n, o) as (n, o) in the dtype of the arithmetic."""
+        return cotangent.astype(self.dtype).reshape(len(cotangent), -1)
 
-    def backward(self, weights: Weights, residual: np.ndarray) -> None:
+    def backward(self, weights: Weights, cotangent: np.ndarray | None) -> None:
         """Fill `back`, after a `forward` at the same weights.
 
-        A single output's derivatives are those of f, whatever the residual: a step needs them
-        for the residuals of several samples, each scaled by its own. Of several outputs the sum
-        is pulled back that the residual makes of them: one pass, and rates of rank n still.
+        A single output's derivatives are those of f, whatever the cotangent v: a step needs them
+        for several samples, each scaled by its own v_i. Of several outputs the sum is pulled back
+        that v makes of them: one pass, and rates of rank n still.
         """
-        self._pull_back(
-            weights, self._one if self.field.n_outputs == 1 else self._descent(residual)
-        )
+        if self.field.n_outputs == 1:
+            self._pull_back(weights, self._one)
+        else:
+            assert cotangent is not None
+            self._pull_back(weights, self._columns(cotangent))
 
     def _pull_back(self, weights: Weights, signal: np.ndarray) -> None:
         for layer in range(len(self.field.widths), 0, -1):
@@ -171,23 +176,73 @@ class Pass:
             out *= self.slopes[layer - 1]
             signal = out
 
-    def pulled(self, layer: int, residual: np.ndarray) -> np.ndarray:
-        """-dR/dz of a layer (n, fan_out), a new array, after `backward` with this residual."""
+    def pulled(self, layer: int, cotangent: np.ndarray) -> np.ndarray:
+        """sum_k v_ik df_ik/dz of a layer (n, fan_out), a new array, after `backward` with v."""
         if layer == len(self.field.widths):
-            return self._descent(residual)
+            return self._columns(cotangent)
         if self.field.n_outputs > 1:
             return self.back[layer].copy()
-        return self._descent(residual) * self.back[layer]
+        return self._columns(cotangent) * self.back[layer]
+
+    def tangent(self, weights: Forward, direction: Forward) -> np.ndarray:
+        """Derivative of f (n,) or (n, o) in float64 along ``direction``, at ``weights``.
+
+        After `backward` for one output, after `forward` for several.
+        """
+        if self.field.n_outputs == 1:
+            return self._tangent_by_back(direction)
+        n, last = len(self.field.x), len(self.field.widths)
+        change: np.ndarray | None = None
+        for layer in range(last + 1):
+            size = self.field.n_outputs if layer == last else self.field.widths[layer]
+            out = np.empty((n, size), self.dtype)
+            direction.times(layer, self.signals[layer], out)
+            if change is not None:
+                passed_on = np.empty_like(out)
+                weights.times(layer, change, passed_on)
+                out += passed_on
+            self._scale(layer, direction, out)
+            if layer < last:
+                out *= self.slopes[layer]
+            change = out
+        assert change is not None
+        return change.astype(np.float64)
+
+    def _scale(self, layer: int, direction: Forward, out: np.ndarray) -> None:
+        """Multiply by a layer's multiplier and add its biases."""
+        out *= self._multipliers[layer]
+        bias = direction.bias(layer)
+        if bias is not None:
+            assert self._bias_multipliers is not None
+            out += self._bias_multipliers[layer] * bias
+
+    def _tangent_by_back(self, direction: Forward) -> np.ndarray:
+        """With B_l = df/dz_l: sum_l B_l . (M_l A_(l-1) dW_l + N_l db_l). No weights are read."""
+        last, total = len(self.field.widths), np.zeros(len(self.field.x))
+        for layer in range(last + 1):
+            # What a forward pass needs for itself only is free by now.
+            out = self._output if layer == last else self._z[layer]
+            direction.times(layer, self.signals[layer], out)
+            self._scale(layer, direction, out)
+            if layer < last:
+                out *= self.back[layer]
+            total += np.sum(out, axis=1, dtype=np.float64)
+        return total
 
     def grams(self, weights: Weights) -> np.ndarray:
-        """Gram matrices (layers, n o, n o) of this copy, after `forward` at the same weights."""
+        """Gram matrices (layers, n o, n o) of this copy, at the same weights.
+
+        After `backward` for one output, after `forward` for several.
+        """
         field, n, o = self.field, len(self.field.x), self.field.n_outputs
         last = len(field.widths)
         backs: list[list[np.ndarray]] = []
-        for output in range(o):
+        for output in range(o if o > 1 else 0):
             signal = np.zeros((n, o), self.dtype)
             signal[:, output] = 1.0
             self._pull_back(weights, signal)
+            backs.append([back.astype(np.float64) for back in self.back])
+        if o == 1:
             backs.append([back.astype(np.float64) for back in self.back])
         grams = np.zeros((last + 1, n, o, n, o))
         for layer in range(last + 1):

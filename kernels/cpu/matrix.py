@@ -16,7 +16,7 @@ import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
 
-from . import measures, panel_passes, panels
+from . import measures, panel_passes, panels, tangents
 from .activations import compile_activation
 from .lanes import LANE_BYTES
 from .passes import GRAM_GROUP, Passes
@@ -75,6 +75,13 @@ class MatrixPasses(Passes):
             panel_passes.register_sweep, self.n_blocks, self.threads, self.work,
             self._fixed, self._signs, self._scaled(residual),
             theta, memory, base, error, stage.astype(self.dtype), fresh, self._partial,
+        )  # fmt: skip
+        return np.add.reduce(self._partial, axis=0)
+
+    def tangent(self, theta, direction):
+        run_blocks(
+            tangents.matrix, self.n_blocks, self.threads, self.work,
+            self._fixed, theta, direction, self._partial,
         )  # fmt: skip
         return np.add.reduce(self._partial, axis=0)
 

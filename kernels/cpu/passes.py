@@ -98,6 +98,10 @@ class Passes(ABC):
     ) -> np.ndarray:
         """Stage of a low-storage method, as `TwoLayerKernels.advance_registers`."""
 
+    @abstractmethod
+    def tangent(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        """Derivative of the sums along a slope, see `flowsim.kernels.cpu.tangents`."""
+
     def errors(
         self, theta: np.ndarray, residual: np.ndarray, slopes: np.ndarray, weights: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

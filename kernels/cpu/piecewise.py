@@ -6,7 +6,7 @@ import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
 
-from . import fused, pairs, registers, samples
+from . import fused, pairs, registers, samples, tangents
 from .passes import GRAM_GROUP, Passes
 from .threads import run_blocks
 
@@ -99,6 +99,14 @@ class FusedPasses(Passes):
             stage.astype(self.dtype), fresh, self._leaky, self._partial,
         )  # fmt: skip
         return self._outputs(self._partial)
+
+    def tangent(self, theta, direction):
+        partial = np.empty((self.n_blocks, self.n_samples))
+        run_blocks(
+            tangents.piecewise, self.n_blocks, self.threads, self.work,
+            self.x, self._like, self._leak, theta, direction, partial,
+        )  # fmt: skip
+        return np.add.reduce(partial, axis=0)
 
     def _run_grams(self, n_groups, work, theta, partial):
         run_blocks(

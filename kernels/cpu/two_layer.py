@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cached_property
+
 import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
 
 from . import measures
 from .choice import make_passes
+from .passes import Passes
 from .threads import run_blocks
 
 
@@ -42,6 +46,7 @@ class CpuKernels:
         self.dtype = np.dtype(dtype)
         self.n_samples, self.n_inputs = field.x.shape
         self.passes = make_passes(field, neurons, self.dtype, threads, passes)
+        self._made = threads, passes
         self.turns = self.passes.turns
         self._inner = field.x @ field.x.T
 
@@ -57,6 +62,23 @@ class CpuKernels:
 
     def rate(self, theta: np.ndarray, residual: np.ndarray, out: np.ndarray) -> None:
         self.passes.sweep(theta, residual, slope=out, outputs=False)
+
+    @cached_property
+    def _plain(self) -> Passes:
+        """Passes with both mobilities 1."""
+        field = replace(self.field, output_mobility=1.0, input_mobility=1.0)
+        threads, passes = self._made
+        return make_passes(field, self.neurons, self.dtype, threads, passes)
+
+    def vjp(
+        self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, mobilities: bool = True
+    ) -> None:
+        passes = self.passes if mobilities else self._plain
+        # The rate for a residual e is this for the cotangent -e/n.
+        passes.sweep(theta, -self.n_samples * cotangent, slope=out, outputs=False)
+
+    def jvp(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        return self.field.multiplier * self.passes.tangent(theta, direction)
 
     def combine(
         self,
