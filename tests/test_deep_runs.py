@@ -89,7 +89,7 @@ def test_a_run_goes_on_to_the_same_bits(method, passes, tmp_path):
 
 @pytest.mark.parametrize("passes", ["dense", "factored"])
 @pytest.mark.parametrize(("scheme", "method"), [("ip-llr", "heun"), ("hpz", "tsit54")])
-def test_a_first_step_of_its_own_is_taken_once(scheme, method, passes, tmp_path):
+def test_a_first_step_of_its_own_is_taken_once(scheme, method, passes, tmp_path, capsys):
     """Recorded, and not again when the run goes on from behind it, or from before it."""
     network, output = {"activation": "gelu", "width": 80}, tmp_path / "run.h5"
     scaling = {"scheme": scheme, "first_step": 0.5, "calibrate": True}
@@ -114,6 +114,8 @@ def test_a_first_step_of_its_own_is_taken_once(scheme, method, passes, tmp_path)
         assert np.all(residual[1] != residual[0])
         counts = run.observables["n_rhs"]
         np.testing.assert_array_equal(counts, whole.observables["n_rhs"])
+    assert main(["info", str(output)]) == 0
+    assert '"learning_rates": [' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("method", "activation"), [("heun", "relu"), ("tsit54", "gelu")])

@@ -218,6 +218,8 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
         yield "", shown("hidden_layers", "widths", "biases")
         yield "scaling", shown("gamma_1", "gamma_2", "gamma_3", "kappa", "alpha")
         yield "", shown("multipliers", "mobilities")
+        if "first_step" in attributes:
+            yield "first step", str(attributes["first_step"])
     else:
         yield "scaling", shown("gamma", "gamma_prime", "kappa", "kappa_prime")
         yield "", shown("alpha", "beta1", "beta2")
