@@ -1,4 +1,4 @@
-"""The figures of `rhs`, `width`, `threads` and `ensemble`, as PNG and PDF under ``results/``."""
+"""Figures of `rhs`, `deep`, `width`, `threads`, `ensemble`, as PNG and PDF under ``results/``."""
 
 from __future__ import annotations
 
@@ -93,6 +93,48 @@ def draw_rhs(cases: Sequence[Case], folder: Path) -> None:
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=6, columnspacing=1.2)
     _write(figure, folder, "rhs")
+
+
+@styled
+def draw_deep(lines: Sequence[dict[str, Any]], races: Sequence[dict[str, Any]], folder: Path):
+    """Steps over what the machine needs, and the programs' times over flowsim's."""
+    figure = _figure(DOUBLE_COLUMN, 2.8)
+    machine, programs = figure.subplots(1, 2, width_ratios=(1.0, 1.4))
+    labels, heights = [], []
+    for line in lines:
+        few = line["n"] <= 16
+        labels.append(f"{line['method']}\n$n = {line['n']}$")
+        heights.append(line["in_reads"] if few else 1.0 / line["of_gemm"])
+    machine.bar(range(len(lines)), heights, 0.6, color=PROGRAM_LOOKS["flowsim"][0])
+    machine.axhline(1.0, color="0.2", linewidth=0.8)
+    machine.set_xticks(range(len(lines)), labels)
+    machine.set_ylabel("step / limit of the machine")
+    machine.set_ylim(0.0, 1.25 * max(heights))
+    names = list(dict.fromkeys(name for race in races for name in race["milliseconds"]))
+    breadth = 0.8 / len(names)
+    for place, name in enumerate(names):
+        colour, hatch = PROGRAM_LOOKS[name]
+        here = [
+            (group + (place + 0.5) * breadth - 0.4, race["over_flowsim"].get(name, 1.0))
+            for group, race in enumerate(races)
+            if name in race["milliseconds"]
+        ]
+        where, ratios = zip(*here, strict=True)
+        programs.bar(
+            where, ratios, 0.9 * breadth, color=colour if not hatch else "white",
+            edgecolor=colour, hatch=hatch, linewidth=0.8, label=name,
+        )  # fmt: skip
+    programs.axhline(1.0, color="0.2", linewidth=0.8)
+    programs.set_xticks(
+        range(len(races)), [rf"$m = {race['width']}$, $n = {race['n']}$" for race in races]
+    )
+    programs.tick_params(axis="x", length=0)
+    programs.set_ylabel("step / flowsim's")
+    programs.set_ylim(0.0, 1.3 * max(max(race["over_flowsim"].values()) for race in races))
+    programs.legend(loc="upper right", ncols=2, columnspacing=1.0)
+    for axes, letter in ((machine, "a"), (programs, "b")):
+        axes.text(0.04, 0.92, f"({letter})", transform=axes.transAxes)
+    _write(figure, folder, "deep")
 
 
 @styled

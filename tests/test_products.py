@@ -61,28 +61,33 @@ def test_two_layers_have_the_kernel_that_the_products_make(backend, activation):
 
 @pytest.mark.parametrize("way", DEEP_WAYS, ids="-".join)
 @pytest.mark.parametrize("activation", ["relu", "silu"])
-@pytest.mark.parametrize("hidden", [1, 2, 4])
-def test_deep_networks_have_the_kernel_that_the_products_make(hidden, activation, way):
-    network = make_network(hidden, 9, activation, biases=True, antisymmetric=hidden == 2)
-    flow, theta = make_flow(network, way=way)
-    v = np.random.default_rng(hidden).normal(size=flow.n_samples)
+@pytest.mark.parametrize(("hidden", "outputs"), [(1, 1), (2, 1), (4, 1), (1, 3), (3, 2)])
+def test_deep_networks_have_the_kernel_that_the_products_make(hidden, outputs, activation, way):
+    network = make_network(
+        hidden, 9, activation, biases=True, antisymmetric=hidden == 2, n_outputs=outputs
+    )
+    flow, theta = make_flow(network, make_inputs(outputs=outputs), way=way)
+    v = np.random.default_rng(hidden).normal(size=flow.y.shape)
     check_products(flow, theta, v)
     full, slope = jacobian(flow, np.asarray(theta)), flow.empty(1)[0]
+    full, flat = full.reshape(v.size, *np.shape(theta)), v.reshape(-1)
     flow.vjp(theta, v, slope, mobilities=False)
-    close(dense(flow, slope), np.einsum("i,icp->cp", v, full))
-    close(flow.jvp(theta, slope), np.einsum("icp,cp->i", full, dense(flow, slope)))
+    close(dense(flow, slope), np.einsum("i,icp->cp", flat, full))
+    along = np.einsum("icp,cp->i", full, dense(flow, slope))
+    close(flow.jvp(theta, slope), along.reshape(v.shape))
     flow.vjp(theta, v, slope)
-    close(dense(flow, slope), mobilities(flow) * np.einsum("i,icp->cp", v, full))
+    close(dense(flow, slope), mobilities(flow) * np.einsum("i,icp->cp", flat, full))
 
 
 def check_products(flow, theta, v):
     work = flow.empty(2)
-    close(flow.kernel_times(theta, v, work[0]), flow.tangent_kernel(theta).matrix @ v)
+    image = flow.kernel_times(theta, v, work[0])
+    close(image, (flow.tangent_kernel(theta).matrix @ v.reshape(-1)).reshape(v.shape))
     # A direction that is not the image of v: the image of something else.
-    flow.vjp(theta, np.cos(np.arange(len(v))), work[0])
+    flow.vjp(theta, np.cos(np.arange(v.size)).reshape(v.shape), work[0])
     flow.vjp(theta, v, work[1], mobilities=False)
     inner = np.vdot(dense(flow, work[0]), dense(flow, work[1]))
-    assert v @ flow.jvp(theta, work[0]) == pytest.approx(inner, rel=1e-12)
+    assert np.vdot(v, flow.jvp(theta, work[0])) == pytest.approx(inner, rel=1e-12)
     residual = flow.residual(theta)
     flow.rate(theta, residual, work[0])
     flow.vjp(theta, -residual / flow.n_samples, work[1])
