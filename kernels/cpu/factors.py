@@ -9,6 +9,7 @@ other states are no longer needed (`FactoredState.settle`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import count
 from typing import overload
 
 import numpy as np
@@ -17,6 +18,9 @@ from flowsim.kernels.interface import DeepLayout
 
 from . import layers
 from .rank_updates import add_and_square, correct
+
+_NUMBERS = count()
+"""Told to everything that a pass may be remembered by."""
 
 
 class Rate:
@@ -47,6 +51,7 @@ class Rate:
         self.later = [[np.zeros_like(p) for p in of_copy] for of_copy in self.p]
         self.taken = 0
         self.version = 0
+        self.number = next(_NUMBERS)
 
     def __setitem__(self, key: object, other: Rate) -> None:
         """Copy another rate, ``rate[...] = other``."""
@@ -149,6 +154,8 @@ class Matrices:
 
     def __init__(self, arrays: list[list[np.ndarray]], squares: list[list[float]]) -> None:
         self.arrays, self.squares, self.version = arrays, squares, 0
+        # Not the object's own place, which another one may have once this is gone.
+        self.number = next(_NUMBERS)
 
 
 Terms = tuple[tuple[float, Rate], ...]
@@ -200,8 +207,9 @@ class FactoredState:
     def key(self) -> tuple:
         """Something that changes with any change of the hidden matrices."""
         self.check()
-        terms = tuple((weight, id(rate), rate.version) for weight, rate in self.terms)
-        return (id(self.matrices), self._version, terms)
+        terms = tuple((weight, rate.number, rate.version) for weight, rate in self.terms)
+        assert self.matrices is not None
+        return (self.matrices.number, self._version, terms)
 
     def fill(self, rows: np.ndarray) -> None:
         """Take the values of a state in dense layout (copies, parameters)."""
