@@ -149,7 +149,7 @@ class Run(RunFile):
 
         Returns
         -------
-        (k,) float64 array
+        (k,) float64 array, or (k, outputs) of several
 
         Raises
         ------

@@ -221,6 +221,8 @@ def test_a_file_with_several_outputs(tmp_path, capsys):
         start = again.observables["residual"][0]
         np.testing.assert_allclose(start, run.final["residual"], atol=1e-12)
     assert main(["info", str(path)]) == 0
+    shown = capsys.readouterr().out
+    assert "n_outputs = 3" in shown and "loss = softmax" in shown and "accuracy" in shown
     assert main(["classify", str(path)]) == 0
     assert main(["export", str(path), "--to", "csv", "-o", str(tmp_path / "rows.csv")]) == 0
     header = (tmp_path / "rows.csv").read_text().partition("\n")[0].split(",")

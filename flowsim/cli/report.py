@@ -208,7 +208,9 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
     yield (
         "network",
         f"{attributes.get('network')}, "
-        + shown("width", "activation", "antisymmetric", "seed", "n_samples", "n_inputs"),
+        + shown(
+            "width", "activation", "antisymmetric", "seed", "n_samples", "n_inputs", "n_outputs"
+        ),
     )
     about = run.data.attributes
     of_data = ("kind", "classes", "target", "positive_class", "normalisation")
@@ -223,8 +225,11 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
     else:
         yield "scaling", shown("gamma", "gamma_prime", "kappa", "kappa_prime")
         yield "", shown("alpha", "beta1", "beta2")
-    yield "integration", shown("method", "backend", "dtype")
+    yield "integration", shown("method", "backend", "dtype", "loss")
     yield "loss", f"{_number(_final(run, 'loss'))} at time {_number(_final(run, 'time'))}"
+    for name in ("accuracy", "test_accuracy"):
+        if name in run.observables:
+            yield name.replace("_", " "), _number(_last(run, name))
     yield "relative change", _by_layer(run, "relative_change")
     if "operator_change" in run.final:
         yield "in operator norm", _by_layer(run, "operator_change")

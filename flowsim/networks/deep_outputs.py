@@ -20,7 +20,7 @@ def deep_outputs(
     attributes: Mapping[str, Any],
     activation: Activation,
 ) -> np.ndarray:
-    """f (k,) at inputs x (k, d), the bias coordinate included.
+    """f (k,), or (k, o) of several outputs, at inputs x (k, d), bias coordinate included.
 
     Parameters
     ----------

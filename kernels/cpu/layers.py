@@ -244,19 +244,17 @@ class Pass:
             backs.append([back.astype(np.float64) for back in self.back])
         if o == 1:
             backs.append([back.astype(np.float64) for back in self.back])
-        grams = np.zeros((last + 1, n, o, n, o))
+        grams = np.empty((last + 1, n * o, n * o))
         for layer in range(last + 1):
             signal = self.signals[layer].astype(np.float64)
             inner = field.multipliers[layer] ** 2 * (signal @ signal.T)
             if field.bias_multipliers is not None and layer > 0:
                 inner += field.bias_multipliers[layer] ** 2
-            for one in range(o):
-                for other in range(one + 1):
-                    block = grams[layer, :, one, :, other]
-                    if layer < last:
-                        np.multiply(inner, backs[one][layer] @ backs[other][layer].T, out=block)
-                    elif one == other:
-                        block[...] = inner
-                    if other < one:
-                        grams[layer, :, other, :, one] = block.T
-        return grams.reshape(last + 1, n * o, n * o)
+            if layer == last:
+                grams[layer] = np.kron(inner, np.eye(o))  # an output has weights of its own
+                continue
+            back = np.stack([of_one[layer] for of_one in backs], axis=1).reshape(n * o, -1)
+            products = (back @ back.T).reshape(n, o, n, o)
+            products *= inner[:, None, :, None]
+            grams[layer] = products.reshape(n * o, n * o)
+        return grams
