@@ -301,3 +301,27 @@ def test_operator_norms_are_largest_singular_values(rows, columns):
     expected = np.linalg.svd(change, compute_uv=False)[0]
     assert difference_norm(one + change, one) == pytest.approx(expected, rel=1e-5)
     assert difference_norm(one, one) == 0.0
+
+
+@pytest.mark.parametrize("passes", ["dense", "factored"])
+def test_a_stage_made_again_is_the_stage_that_was_stored(passes):
+    """Also where it is not made again, because the call before has left it."""
+    flow, theta = make_flow(make_network(2, 40), make_inputs(6), way=("cpu", passes))
+    e, here, weights = np.linspace(-1.0, 1.0, 6), np.array([0.5, 0.25]), np.array([0.1, 0.2, 0.7])
+
+    def two_stages(first, between, stage):
+        slopes, out = flow.empty(3), flow.empty()
+        flow.rate(theta, first, slopes[0])
+        ends = [flow.advance(None, e, theta, slopes, here, 0.1, stage, slopes[1], here[:1])]
+        between(slopes)
+        ends.append(flow.advance(None, e, theta, slopes, weights, 0.1, out, slopes[2], here))
+        return [*ends, np.array(out)]
+
+    left = two_stages(e, lambda slopes: None, None)
+    stored = two_stages(e, lambda slopes: None, flow.empty())
+    disturbed = two_stages(e, lambda slopes: flow.rate(theta, e, slopes[2]), None)
+    for one, two, three in zip(left, stored, disturbed, strict=True):
+        assert np.array_equal(one, two) and np.array_equal(one, three)
+    # Another slope in the same place and with the same weights makes another stage.
+    other = two_stages(e, lambda slopes: flow.rate(theta, -e, slopes[0]), None)
+    assert np.array_equal(other[0], left[0]) and not np.allclose(other[1], left[1])

@@ -54,6 +54,7 @@ class DeepCpuKernels:
         self._pulled = False
         self._f = np.empty(0)
         self._spare: np.ndarray | None = None
+        self._made: tuple | None = None
 
     def array(self, values: np.ndarray) -> np.ndarray:
         return np.array(values, dtype=self.dtype, order="C")
@@ -68,9 +69,40 @@ class DeepCpuKernels:
 
     def _scratch(self) -> np.ndarray:
         """A state for what is wanted nowhere; made when it is first needed."""
+        self._made = None
         if self._spare is None:
             self._spare = self.empty()
         return self._spare
+
+    def _combine(
+        self,
+        base: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        velocity: np.ndarray | None,
+        out: np.ndarray | None,
+    ) -> np.ndarray:
+        """Base plus combination into ``out`` or the scratch state, which is made once only.
+
+        A stage ends with a state that the next one begins with. Whatever else is asked for in
+        between voids it: slopes and base are known to be the same only from one call to the next.
+        """
+        if out is not None:
+            self._made = None
+            flat.combine(base, slopes, weights, velocity, out, self.threads)
+            return out
+        used = len(weights) - (velocity is not None)
+        addresses = [base.ctypes.data, *(slopes[j].ctypes.data for j in range(used))]
+        if velocity is not None:
+            addresses.append(velocity.ctypes.data)
+        made = (*addresses, weights.tobytes())
+        if made == self._made:
+            assert self._spare is not None
+            return self._spare
+        out = self._scratch()
+        flat.combine(base, slopes, weights, velocity, out, self.threads)
+        self._made = made
+        return out
 
     def _forward(self, theta: np.ndarray) -> np.ndarray:
         seen = flat.checksums(theta, self.threads)
@@ -119,6 +151,7 @@ class DeepCpuKernels:
     def vjp(
         self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, mobilities: bool = True
     ) -> None:
+        self._made = None
         field, layout = self.field, self.layout
         factors = field.mobilities if mobilities else np.ones_like(field.mobilities)
         with one_blas_thread():
@@ -143,9 +176,7 @@ class DeepCpuKernels:
         step: float,
         out: np.ndarray | None,
     ) -> np.ndarray:
-        out = self._scratch() if out is None else out
-        flat.combine(base, slopes, step * weights, None, out, self.threads)
-        return self._forward(out)
+        return self._forward(self._combine(base, slopes, step * weights, None, out))
 
     def advance(
         self,
@@ -160,16 +191,16 @@ class DeepCpuKernels:
         here: np.ndarray | None = None,
     ) -> np.ndarray:
         if here is not None:
-            theta = self._scratch()
-            flat.combine(base, slopes, step * here, None, theta, self.threads)
+            theta = self._combine(base, slopes, step * here, None, None)
         assert theta is not None
         # Without a place of its own the velocity is written where the new state is going to be.
         free = out is not None and out is not theta and out is not base
         velocity = slope if slope is not None else (out if free else self.empty())
         assert velocity is not None
         self.rate(theta, residual, velocity)
-        out = self._scratch() if out is None else out
-        flat.combine(base, slopes, step * weights, velocity, out, self.threads)
+        out = self._combine(base, slopes, step * weights, velocity, out)
+        if slope is None:
+            self._made = None  # there will be no such slope
         return self._forward(out)
 
     def rate_and_errors(

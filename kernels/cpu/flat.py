@@ -15,6 +15,9 @@ from .threads import run_blocks
 CHUNK = 8192
 """Parameters in a chunk. Part of the results: bits of sums depend on it."""
 
+PIECE = 1024
+"""Parameters that are combined at a time: their sums stay in the first level of the cache."""
+
 _SPREAD = 2654435761
 """Odd: its multiples differ in all their bits."""
 
@@ -29,19 +32,19 @@ def chunks(length: int) -> int:
 
 @compiled
 def _combine(first, last, base, slopes, n_slopes, weights, velocity, use_velocity, out):
-    increment = np.empty(CHUNK, base.dtype)
-    for chunk in range(first, last):
-        start = chunk * CHUNK
-        size = min(CHUNK, base.size - start)
+    increment = np.empty(PIECE, base.dtype)
+    for start in range(first * CHUNK, min(last * CHUNK, base.size), PIECE):
+        size = min(PIECE, base.size - start)
         increment[:size] = 0.0
-        if use_velocity:
-            weight, own = weights[n_slopes], velocity[start : start + size]
-            for k in range(size):
-                increment[k] = weight * own[k]
         for j in range(n_slopes):
             weight, slope = weights[j], slopes[j, start : start + size]
             for k in range(size):
                 increment[k] += weight * slope[k]
+        if use_velocity:
+            # Last, as when it is a slope: a stage that is made again has the same bits.
+            weight, own = weights[n_slopes], velocity[start : start + size]
+            for k in range(size):
+                increment[k] += weight * own[k]
         origin, target = base[start : start + size], out[start : start + size]
         for k in range(size):
             target[k] = origin[k] + increment[k]
@@ -137,18 +140,18 @@ def sum_of_squares(values: np.ndarray, reference: np.ndarray | None, threads: in
 
 @summing
 def _combination_squares(first, last, slopes, weights, begin, end, partial):
-    increment = np.empty(CHUNK, np.float64)
+    increment = np.empty(PIECE, np.float64)
     for chunk in range(first, last):
-        start = begin + chunk * CHUNK
-        size = min(CHUNK, end - start)
-        increment[:size] = 0.0
-        for j in range(weights.size):
-            weight, slope = weights[j], slopes[j, start : start + size]
-            for k in range(size):
-                increment[k] += weight * slope[k]
         total = 0.0
-        for k in range(size):
-            total += increment[k] * increment[k]
+        for start in range(begin + chunk * CHUNK, min(begin + (chunk + 1) * CHUNK, end), PIECE):
+            size = min(PIECE, end - start)
+            increment[:size] = 0.0
+            for j in range(weights.size):
+                weight, slope = weights[j], slopes[j, start : start + size]
+                for k in range(size):
+                    increment[k] += weight * slope[k]
+            for k in range(size):
+                total += increment[k] * increment[k]
         partial[chunk] = total
 
 

@@ -18,8 +18,18 @@ from .activations import call_both, compile_activation
 from .thin import COLUMNS, ROWS, THIN, thin_pull, thin_times
 from .threads import run_blocks
 
-BLOCK = 256
-"""Rows or columns of a matrix that one thread works on at a time. Part of the results."""
+_LEAST, _MOST = 256, 1024
+"""Rows or columns of a matrix that one thread works on at a time."""
+
+
+def block_of(length: int) -> int:
+    """Rows or columns in a block of a matrix with so many. Part of the results.
+
+    BLAS puts both factors in order anew for every block: the larger the better, as long as there
+    is one for every thread.
+    """
+    return min(max(_LEAST, -(-length // 256) * 64), _MOST)
+
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 
@@ -44,42 +54,46 @@ class Weights(Forward, Protocol):
 def times(signal: np.ndarray, weights: np.ndarray, out: np.ndarray, threads: int) -> None:
     """signal (n, p) weights (p, q) into ``out`` (n, q), all C-contiguous."""
     n, (rows, columns) = len(signal), weights.shape
-    function, block = (thin_times, COLUMNS) if n <= THIN else (_times, BLOCK)
+    function, block = (thin_times, COLUMNS) if n <= THIN else (_times, block_of(columns))
     run_blocks(
         function, -(-columns // block), threads, float(n * rows * block), signal, weights, out
     )
 
 
 def _times(first: int, last: int, signal: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    size = block_of(weights.shape[1])
     for block in range(first, last):
-        columns = slice(block * BLOCK, (block + 1) * BLOCK)
+        columns = slice(block * size, (block + 1) * size)
         np.matmul(signal, weights[:, columns], out=out[:, columns])
 
 
 def pull(back: np.ndarray, weights: np.ndarray, out: np.ndarray, threads: int) -> None:
     """back (n, q) weights^T (q, p) into ``out`` (n, p), all C-contiguous."""
     n, (rows, columns) = len(back), weights.shape
-    function, block = (thin_pull, ROWS) if n <= THIN else (_pull, BLOCK)
+    function, block = (thin_pull, ROWS) if n <= THIN else (_pull, block_of(rows))
     run_blocks(function, -(-rows // block), threads, float(n * columns * block), back, weights, out)
 
 
 def _pull(first: int, last: int, back: np.ndarray, weights: np.ndarray, out: np.ndarray) -> None:
+    size = block_of(len(weights))
     for block in range(first, last):
-        rows = slice(block * BLOCK, (block + 1) * BLOCK)
+        rows = slice(block * size, (block + 1) * size)
         np.matmul(back, weights[rows].T, out=out[:, rows])
 
 
 def outer(signal: np.ndarray, back: np.ndarray, out: np.ndarray, threads: int) -> None:
     """signal^T (p, n) back (n, q) into ``out`` (p, q)."""
     n, rows = signal.shape
+    size = block_of(rows)
     run_blocks(
-        _outer, -(-rows // BLOCK), threads, float(n * BLOCK * back.shape[1]), signal, back, out
+        _outer, -(-rows // size), threads, float(n * size * back.shape[1]), signal, back, out
     )
 
 
 def _outer(first: int, last: int, signal: np.ndarray, back: np.ndarray, out: np.ndarray) -> None:
+    size = block_of(signal.shape[1])
     for block in range(first, last):
-        rows = slice(block * BLOCK, (block + 1) * BLOCK)
+        rows = slice(block * size, (block + 1) * size)
         np.matmul(signal[:, rows].T, back, out=out[rows])
 
 
