@@ -74,8 +74,9 @@ def resolve(
     if dataset is None:
         return resolved, resolved.make_dataset()
     resolved.check_targets(dataset)
-    if (activation or ACTIVATIONS[resolved.network.activation]).homogeneous:
-        dataset.warn_of_parallel_inputs()
+    homogeneous = (activation or ACTIVATIONS[resolved.network.activation]).homogeneous
+    if homogeneous and resolved.integrate.loss in (None, SQUARE):
+        dataset.warn_of_parallel_inputs()  # outputs in ratio may well be of one class
     return resolved, dataset
 
 

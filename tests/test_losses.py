@@ -22,7 +22,7 @@ from test_deep import WAYS, as_deep, close
 import flowsim as fs
 from flowsim.analysis import plot
 from flowsim.cli import main
-from flowsim.errors import ConfigError, FlowsimError
+from flowsim.errors import ConfigError, DataWarning, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.kernels.losses import LOSSES
 from flowsim.networks.deep import DeepFlow
@@ -312,3 +312,11 @@ def test_a_kernel_that_cannot_fit_is_refused(monkeypatch):
     with pytest.raises(FlowsimError, match=r"^data: K of 24 samples with 3 outputs .*tsit54"):
         simulate(integrate={"method": "heun"})
     assert simulate({"width": 4}, {"method": "tsit54", "max_steps": 2}).final["n_steps"] == 2
+
+
+def test_parallel_inputs_of_one_class_are_no_contradiction(recwarn):
+    options = {"x": [[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], "data": {"bias": False}}
+    simulate(integrate={"max_steps": 1}, y=np.eye(2)[[0, 0, 1]], **options)
+    assert not recwarn.list
+    simulate(integrate={"max_steps": 1, "loss": "square"}, y=np.eye(2)[[0, 0, 1]], **options)
+    assert "parallel" in str(recwarn.pop(DataWarning).message)

@@ -24,7 +24,7 @@ from flowsim.deep_scaling import DEEP_SCHEMES, DeepScaling
 from flowsim.errors import ConfigError, DataWarning
 from flowsim.kernels import DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
-from flowsim.kernels.losses import LOSSES
+from flowsim.kernels.losses import LOSSES, SQUARE
 from flowsim.scaling import Scaling
 from flowsim.steppers import LOW_STORAGE
 
@@ -148,8 +148,9 @@ class Experiment:
         dataset = _make_samples(self.data)
         self.check_targets(dataset)
         activation = ACTIVATIONS.get(self.network.activation)
-        if activation is not None and activation.homogeneous:
-            dataset.warn_of_parallel_inputs()
+        square = self.integrate.loss in (None, SQUARE)
+        if activation is not None and activation.homogeneous and square:
+            dataset.warn_of_parallel_inputs()  # outputs in ratio may well be of one class
         return dataset
 
     def check_targets(self, dataset: Dataset) -> None:
