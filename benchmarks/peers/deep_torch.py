@@ -137,7 +137,6 @@ def contestants(problem: DeepProblem) -> list[Callable[[], Stepping]]:
     torch._dynamo.reset()
     return [
         partial(_of_rows, problem),
-        partial(_of_lists, problem, "PyTorch eager", "by hand"),
         partial(_of_lists, problem, "PyTorch eager", "autograd"),
         partial(_of_lists, problem, "torch.compile", "by hand"),
     ]
