@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 
 import numpy as np
 
+from flowsim.arguments import check_observables
 from flowsim.config import Experiment
 from flowsim.continuing import RESUME
 from flowsim.data import Dataset
@@ -191,6 +192,7 @@ def _simulate_list(
         experiment, own = resolve(source, sections, dataset, given, activation)
         if dataset is not None or given:
             dataset, given = own, {}
+            sections = {name: section for name, section in sections.items() if name != "data"}
         resolved.append(experiment)
     if seeds is not None:
         resolved = [one.with_seed(seed) for one in resolved for seed in _seeds_of(one, seeds)]
@@ -201,11 +203,17 @@ def _simulate_list(
     return runs
 
 
+_MOST_SEEDS = 10**6
+"""Runs of one list at the most: all are in memory, where larger numbers are typing mistakes."""
+
+
 def _seeds_of(experiment: Experiment, seeds: int | Sequence[int]) -> Sequence[int]:
     if isinstance(seeds, list | tuple | range | np.ndarray):
         return seeds
     if isinstance(seeds, bool) or not isinstance(seeds, int) or seeds < 1:
         raise ConfigError(f"seeds = {seeds!r}: must be how many seeds (at least 1) or a list")
+    if seeds > _MOST_SEEDS:
+        raise ConfigError(f"seeds = {seeds}: more than {_MOST_SEEDS} at once; simulate in parts")
     first = experiment.network.seed
     return range(first, first + seeds)
 
@@ -283,6 +291,7 @@ def _job(
     if resume not in RESUME:
         raise ConfigError(f"resume = {resume!r}: unknown; choose from {', '.join(RESUME)}")
     given = {name: value for name, value in arrays.items() if value is not None}
+    check_observables(observables)
     resolved, dataset = resolve(experiment, sections, dataset, given, activation)
     places = check_output(output, overwrite, scratch)
     activation = activation or ACTIVATIONS[resolved.network.activation]

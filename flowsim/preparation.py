@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from h5py import is_hdf5
 
+from flowsim.arguments import argument_problems
 from flowsim.config import Experiment, load_experiment
 from flowsim.config.sections import DeepNetworkSection, Integrate
 from flowsim.data import Dataset, from_arrays
@@ -41,11 +42,8 @@ def resolve(
     activation: Activation | None,
 ) -> tuple[Experiment, Dataset]:
     """Merge a file, sections and arrays into a valid experiment and its data."""
-    wrong = [name for name, section in sections.items() if not isinstance(section, Mapping)]
-    if wrong:
-        raise ConfigError(
-            [f"{name} = {sections[name]!r}: wanted a section; give a dictionary" for name in wrong]
-        )
+    if problems := argument_problems(sections, dataset, arrays, activation):
+        raise ConfigError(problems)
     whole = {name: dict(section) for name, section in sections.items()}
     if dataset is None and arrays:
         given = whole.pop("data", {})
@@ -333,6 +331,10 @@ def initial_state(
     if isinstance(initial, str | Path):
         initial = Run(initial)
     arrays = initial.parameters() if isinstance(initial, Run) else initial
+    if not isinstance(arrays, Mapping):
+        raise ConfigError(
+            f"initial = {arrays!r:.60}: wanted a dictionary of arrays, a run or its file"
+        )
     if isinstance(network, DeepNetwork):
         return _deep_initial_state(network, dataset, arrays)
     keys = ("output_weights", "input_weights")

@@ -106,6 +106,8 @@ class Run(RunFile):
         ConfigError
             See `weights`.
         """
+        if t is not None and not isinstance(t, int | float | np.number):
+            raise ConfigError(f"t = {t!r:.60}: must be a number, tau; leave it out for the end")
         names = [name for name in self.final if "_weights" in name or "_bias" in name]
         end = float(self.final["time"])
         if t is None or t == end:
@@ -149,14 +151,17 @@ class Run(RunFile):
 
         Returns
         -------
-        (k,) float64 array, or (k, outputs) of several
+        (k,) float64 array, or (k, o) with several outputs
 
         Raises
         ------
         ConfigError
             If ``x`` does not fit, ``t`` is outside the run, or the activation is missing.
         """
-        x = np.atleast_1d(np.asarray(x, np.float64))
+        try:
+            x = np.atleast_1d(np.asarray(x, np.float64))
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"x: is no array of numbers ({error}); give one") from None
         x = x[:, None] if x.ndim == 1 else x
         if self.data.attributes.get("bias", False):
             x = np.hstack([x, np.ones((len(x), 1))])

@@ -11,6 +11,7 @@ from flows import PUBLISHED_X, PUBLISHED_Y
 
 import flowsim as fs
 from flowsim import preparation
+from flowsim.data import from_arrays
 from flowsim.errors import ConfigError, DataWarning, FileFormatError, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
 
@@ -493,3 +494,35 @@ def test_the_steps_do_not_depend_on_where_the_run_is_to_end(method, dtype, lowes
     common = len(runs[0].time) - 1
     assert runs[0].loss[:common].tobytes() == runs[1].loss[:common].tobytes()
     assert runs[0].time[:common].tobytes() == runs[1].time[:common].tobytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"),
+    [
+        ({"dataset": (X, PUBLISHED_Y)}, "dataset: is a tuple; give"),
+        ({"dataset": from_arrays(X, PUBLISHED_Y)}, "x: given beside dataset; keep one"),
+        ({"data": {"biass": False}}, "data.biass = false: unknown beside x and y"),
+        ({"data": {"bias": False, "n_samples": 2}}, "data.n_samples = 2: unknown beside x and y"),
+        ({"activation": "relu"}, "activation = 'relu': is no fs.Activation; give one"),
+        ({"observables": ["loss"]}, r"observables = \['loss'\]: wanted a dictionary of functions"),
+        ({"observables": {"a": 3}}, "observables.a = 3: is no function; give one"),
+        ({"initial": 3}, "initial = 3: wanted a dictionary of arrays, a run or its file"),
+        ({"seeds": 10**12}, "seeds = 1000000000000: more than 1000000 at once"),
+    ],
+)
+def test_arguments_that_are_wrong_or_would_be_ignored(given, wrong):
+    with pytest.raises(ConfigError, match=f"^{wrong}"):
+        simulate(**given)
+
+
+def test_an_experiment_of_a_wrong_type():
+    with pytest.raises(ConfigError, match="^experiment = 3: is no experiment; give a file"):
+        fs.simulate(3)
+
+
+def test_a_list_shares_arrays_and_what_is_said_of_them():
+    network = {"width": 5, "activation": "tanh"}
+    experiment = {"network": network, "scaling": {"gamma": 1.0, "gamma_prime": 0.0}}
+    options = {"x": X, "y": PUBLISHED_Y, "data": {"bias": False}, "integrate": {"max_steps": 1}}
+    runs = fs.simulate([experiment, experiment], **options)
+    assert [run.data["x"].shape[1] for run in runs] == [1, 1]

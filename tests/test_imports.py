@@ -57,8 +57,10 @@ RULES: dict[str, set[str]] = {
     },
     "flowsim.result": MODEL | {"flowsim.config", "flowsim.networks", "flowsim.recording"},
     "flowsim.progress": {"flowsim.steppers"},
+    "flowsim.arguments": MODEL | {"flowsim.config"},
     "flowsim.preparation": MODEL
     | {
+        "flowsim.arguments",
         "flowsim.config",
         "flowsim.networks",
         "flowsim.steppers",
@@ -97,6 +99,7 @@ RULES: dict[str, set[str]] = {
     "flowsim.many": RUNNING | {"flowsim.ensemble_plans", "flowsim.ensembles", "flowsim.execution"},
     "flowsim.api": MODEL
     | {
+        "flowsim.arguments",
         "flowsim.many",
         "flowsim.config",
         "flowsim.steppers",

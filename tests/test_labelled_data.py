@@ -559,3 +559,27 @@ def test_the_examples_of_the_readme(kind, example):
     # The files are not here; everything else must be right.
     (problem,) = problems_of(fs.load_experiment(section(**given)).make_dataset)
     assert problem.startswith("data.path = ")
+
+
+@pytest.mark.parametrize(
+    ("choice", "wrong"),
+    [
+        ({"n_samples": "5"}, "n_samples = '5': must be a whole number; for example"),
+        ({"n_samples": 5.0}, "n_samples = 5.0: must be a whole number"),
+        ({"n_samples": True}, "n_samples = True: must be a whole number"),
+        ({"n_test": 2.5}, "n_test = 2.5: must be a whole number"),
+        ({"classes": 3}, "classes = 3: wanted a list of whole numbers"),
+        ({"classes": "38"}, "classes = '38': wanted a list of whole numbers"),
+        ({"seed": -1}, "seed = -1: must be 0 or larger; the default is 0"),
+        ({"seed": None}, "seed = None: must be a whole number"),
+        ({"balanced": "no"}, "balanced = 'no': must be True or False"),
+    ],
+)
+def test_a_choice_of_wrong_types(choice, wrong):
+    with pytest.raises(ConfigError, match=f"^{wrong}"):
+        Choice(**choice)
+
+
+def test_labelled_samples_want_arrays():
+    with pytest.raises(ConfigError, match="^labels: is a list; give a NumPy array"):
+        LabelledSamples(x=np.eye(2), labels=[0, 1])

@@ -107,9 +107,14 @@ def read_sections(source: Any, overrides: Overrides = ()) -> tuple[dict[str, Any
     source = getattr(source, "given", source)
     if isinstance(source, Mapping):
         sections, folder = _plain(source), Path()
-    else:
+    elif isinstance(source, str | os.PathLike):
         path = Path(source)
         sections, folder = _plain(_read_toml(path)), path.parent
+    else:
+        raise ConfigError(
+            f"experiment = {source!r:.60}: is no experiment; give a file, a dictionary of sections "
+            "or an Experiment"
+        )
     _make_paths_absolute(sections, folder)
     problems: list[str] = []
     for key, value in _parse_overrides(overrides, problems):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,6 +45,9 @@ class LabelledSamples:
     labels: Labels
 
     def __post_init__(self) -> None:
+        for name in ("x", "labels"):
+            if not isinstance(value := getattr(self, name), np.ndarray):
+                raise ConfigError(f"{name}: is a {type(value).__name__}; give a NumPy array")
         if self.labels.ndim != 1 or self.labels.dtype.kind not in "iu":
             raise ConfigError(
                 f"labels: {self.labels.dtype} of shape {self.labels.shape}; give one whole number "
@@ -94,6 +97,26 @@ class Choice:
     seed: int = 0
     target: str = "sign"
     positive_class: int | None = None
+
+    def __post_init__(self) -> None:
+        if problems := [*_choice_problems(self)]:
+            raise ConfigError(problems)
+
+
+def _choice_problems(choice: Choice) -> Iterator[str]:
+    """Values of a wrong type, which a script can give and an experiment file cannot."""
+    classes = choice.classes
+    if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
+        yield f"classes = {classes!r:.60}: wanted a list of whole numbers, such as [0, 1]"
+    for key in ("n_samples", "n_test", "seed", "positive_class"):
+        value = getattr(choice, key)
+        number = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not number and (value is not None or key == "seed"):
+            yield f"{key} = {value!r:.60}: must be a whole number; for example {key} = 10"
+        elif number and key == "seed" and value < 0:
+            yield f"seed = {value}: must be 0 or larger; the default is 0"
+    if not isinstance(choice.balanced, bool | np.bool_):
+        yield f"balanced = {choice.balanced!r:.60}: must be True or False; the default is False"
 
 
 def _signs(labels: Labels, classes: Sequence[int], positive: int | None) -> Array:

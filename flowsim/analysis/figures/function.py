@@ -86,7 +86,7 @@ def _samples(run: RunFile) -> tuple[Array, Array]:
     if inputs != 1:
         raise ConfigError(
             f"path = {run.path}: has {inputs} inputs and this figure shows one; "
-            "use the figures 'loss' or 'features'"
+            "use the figure 'loss', or 'features' for two layers"
         )
     return x[:, 0], y.reshape(len(y), -1)
 
