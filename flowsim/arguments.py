@@ -16,9 +16,9 @@ _OF_ARRAYS = ("bias", "normalise")
 
 def argument_problems(
     sections: Mapping[str, Any],
-    dataset: Dataset | None,
+    dataset: Any,
     arrays: Mapping[str, Any],
-    activation: Activation | None,
+    activation: Any,
 ) -> list[str]:
     """Check what no section can: arguments of a wrong kind, and data that are given twice.
 

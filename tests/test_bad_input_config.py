@@ -333,3 +333,17 @@ def test_garbage_overrides_give_nothing_but_config_errors(text, start):
         load_experiment(GOOD, [start + text])
     except ConfigError as error:
         assert all("\n" not in problem for problem in error.problems)
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong"),
+    [
+        (None, 'network.kind: missing; add kind = "deep"'),
+        ("dep", "network.kind = \"dep\": must be 'deep' beside these keys; for example kind = "),
+        (["deep"], "network.kind = [\"deep\"]: must be 'deep' beside these keys"),
+    ],
+)
+def test_a_forgotten_kind_of_network_is_the_only_mistake(kind, wrong):
+    network = {"width": 5, "hidden_layers": 2, "kind": kind}
+    (problem,) = problems_of({**GOOD, "network": network, "scaling": {"scheme": "mup"}})
+    assert problem.startswith(wrong)

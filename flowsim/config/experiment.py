@@ -282,9 +282,19 @@ def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
 
 
 def _kind_of(given: Mapping[str, Any]) -> str:
-    """Kind of the network, which decides what ``[scaling]`` may hold."""
+    """Kind of the network, which decides what ``[network]`` and ``[scaling]`` may hold.
+
+    Where it was forgotten or misspelt, keys tell it that only one kind has: the user is to hear of
+    the kind, not of every key that would be unknown to the other.
+    """
     network = given.get("network")
-    return "deep" if isinstance(network, Mapping) and network.get("kind") == "deep" else "two-layer"
+    if not isinstance(network, Mapping):
+        return "two-layer"
+    kind = network.get("kind")
+    if kind in ("deep", "two-layer"):
+        return str(kind)
+    own = {*DeepNetworkSection.model_fields} - {*Network.model_fields}
+    return "deep" if own & {*network} else "two-layer"
 
 
 def _make_scaling(

@@ -27,6 +27,7 @@ _MESSAGES = {
     "less_than": "must be smaller than {lt:g}",
     "less_than_equal": "must be {le:g} or smaller",
     "list_type": "must be a list",
+    "literal_error": "must be {expected} beside these keys",
     "model_type": "must be a table, such as {{key = value}}",
     "string_type": "must be text in quotes",
 }

@@ -82,7 +82,7 @@ class Network(NetworkSection):
 class DeepNetworkSection(NetworkSection):
     """``[network]`` of a network with several hidden layers."""
 
-    kind: Literal["deep"]
+    kind: Annotated[Literal["deep"], Field(examples=["deep"])]
     width: Annotated[int, Field(ge=1, le=10**6, examples=[1000])]
     hidden_layers: Annotated[int, Field(ge=1, le=64)] = 2
     relative_widths: list[Positive] | None = Field(default=None, examples=[[1.0, 0.5]])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -105,7 +106,7 @@ class Choice:
 
 def _choice_problems(choice: Choice) -> Iterator[str]:
     """Values of a wrong type, which a script can give and an experiment file cannot."""
-    classes = choice.classes
+    classes: Any = choice.classes
     if classes is not None and (isinstance(classes, str) or not isinstance(classes, Iterable)):
         yield f"classes = {classes!r:.60}: wanted a list of whole numbers, such as [0, 1]"
     for key in ("n_samples", "n_test", "seed", "positive_class"):
@@ -115,8 +116,9 @@ def _choice_problems(choice: Choice) -> Iterator[str]:
             yield f"{key} = {value!r:.60}: must be a whole number; for example {key} = 10"
         elif number and key == "seed" and value < 0:
             yield f"seed = {value}: must be 0 or larger; the default is 0"
-    if not isinstance(choice.balanced, bool | np.bool_):
-        yield f"balanced = {choice.balanced!r:.60}: must be True or False; the default is False"
+    balanced: Any = choice.balanced
+    if not isinstance(balanced, bool | np.bool_):
+        yield f"balanced = {balanced!r:.60}: must be True or False; the default is False"
 
 
 def _signs(labels: Labels, classes: Sequence[int], positive: int | None) -> Array:
