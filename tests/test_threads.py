@@ -2,6 +2,8 @@
 
 import os
 import time
+from queue import SimpleQueue
+from threading import Thread, current_thread
 
 import numpy as np
 import pytest
@@ -44,3 +46,33 @@ def test_a_forked_child_has_a_crew_of_its_own():
         threads.run_blocks(count_up, 20, 2, 1.0, mine)
         os._exit(0 if (mine == 1).all() else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_an_interrupt_that_comes_as_a_thread_reports_does_not_hang(monkeypatch):
+    """Python raises it after the call of get has returned: what it returned is lost."""
+    lost = []
+
+    class Interrupted(BaseException):
+        pass
+
+    class Losing(SimpleQueue):
+        def get(self, *options):
+            item = super().get(*options)
+            if current_thread() is caller and not lost:
+                lost.append(item)
+                raise Interrupted
+            return item
+
+    def carry_out():
+        try:
+            crew.run(lambda first, last: covered.append((first, last)), [(0, 1), (1, 2)], ())
+        except Interrupted:
+            covered.append("interrupted")
+
+    crew, covered = threads._Crew(1), []
+    caller = Thread(target=carry_out, daemon=True)
+    monkeypatch.setattr(threads, "SimpleQueue", Losing)
+    caller.start()
+    caller.join(60.0)
+    assert not caller.is_alive()
+    assert lost and set(covered) == {(0, 1), (1, 2), "interrupted"}

@@ -120,34 +120,37 @@ class _Crew:
             # Another caller has the crew, and with it the cores.
             function(parts[0][0], parts[-1][1], *arguments)
             return
-        done: SimpleQueue[BaseException | None] = SimpleQueue()
-        missing, errors = 0, []
+        done: SimpleQueue[None] = SimpleQueue()
+        finished: list[BaseException | None] = []
+        given, errors = 0, []
         try:
             try:
                 for queue, part in zip(self._waiting, parts[1:], strict=True):
-                    missing += 1
-                    queue.put((function, part, arguments, done))
+                    given += 1
+                    queue.put((function, part, arguments, finished, done))
                 function(*parts[0], *arguments)
             finally:
                 # Even when interrupted: no thread may still write into arrays that the caller
-                # thinks are his. An interrupt while waiting comes again at the end.
-                while missing:
+                # thinks are his. An interrupt while waiting comes again at the end. It may have
+                # taken what `get` had returned already: what is counted is in `finished`.
+                waiting = True
+                while waiting:
                     try:
-                        error = done.get()
-                        missing -= 1
+                        while len(finished) < given:
+                            done.get()
+                        waiting = False
                     except BaseException as interrupt:
-                        error = interrupt
-                    if error is not None:
-                        errors.append(error)
+                        errors.append(interrupt)
         finally:
             self._lock.release()
+        errors += [error for error in finished if error is not None]
         if errors:
             raise errors[0]
 
 
 def _work(queue: SimpleQueue[Any]) -> None:
     while True:
-        function, part, arguments, done = queue.get()
+        function, part, arguments, finished, done = queue.get()
         error: BaseException | None = None
         try:
             function(*part, *arguments)
@@ -155,5 +158,6 @@ def _work(queue: SimpleQueue[Any]) -> None:
             error = raised
         # Nothing of the work may outlive it here: its arrays can be large.
         del function, part, arguments
-        done.put(error)
-        del done, error
+        finished.append(error)
+        done.put(None)
+        del finished, done, error
