@@ -9,6 +9,7 @@ BENCHMARKS = {
     "work_precision": "error of RD against cost, every method, the published problem",
     "invariants": "conserved quantities, monotone loss, orders of the tableaux",
     "gradients": "rates of random deep networks against PyTorch's autograd",
+    "activations": "a number through each smooth activation, against the C library, NumPy, PyTorch",
     "rhs": "residual and gradient against other programs and the machine's roofline",
     "steps": "what a step costs above its right-hand sides, or above a copy of the state",
     "width": "cost and memory against the width, to fifty million neurons",

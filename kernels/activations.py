@@ -2,7 +2,8 @@
 
 An entry holds ``value`` and ``derivative`` as elementwise functions written with NumPy's names.
 The reference backend calls them on arrays; the Numba backend compiles the very same functions for
-scalars. A new activation is one new entry in `ACTIVATIONS`; a user's own is one `Activation`.
+scalars: what value and derivative write alike, such as an exponential, it computes once. A new
+activation is one new entry in `ACTIVATIONS`; a user's own is one `Activation`.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-_SQRT_2 = math.sqrt(2.0)
-_SQRT_2PI = math.sqrt(2.0 * math.pi)
+_SQRT_HALF = math.sqrt(0.5)
+_INVERSE_SQRT_2PI = 1.0 / math.sqrt(2.0 * math.pi)
 _TWO_OVER_SQRT_PI = 2.0 / math.sqrt(math.pi)
 _LEAK = 0.01
 
@@ -25,7 +26,7 @@ def where(condition, yes, no):
 
 
 def erf(z):
-    """Error function of an array; the Numba backend compiles it to ``math.erf``."""
+    """Error function of an array; the Numba backend compiles an own one (`cpu.elementary`)."""
     # Here and not at the top: reading a configuration must not load SciPy.
     from scipy.special import erf as scipy_erf
 
@@ -47,6 +48,7 @@ class Activation:
     value, derivative : callable
         Elementwise sigma(z) and sigma'(z). They must work on NumPy arrays and, for the ``cpu``
         backend, compile under Numba for a single float: arithmetic, ``np.tanh``, ``np.exp``,
+        ``np.expm1``, ``np.log1p``, which that backend computes in vector lanes,
         `where` and `erf` of this module, no Python objects.
     homogeneous : bool
         True if sigma(c z) = c sigma(z) for every c > 0 (1-homogeneous). Only then do the initial
@@ -95,15 +97,16 @@ def _erf(z):
 
 
 def _erf_derivative(z):
-    return _TWO_OVER_SQRT_PI * np.exp(-z * z)
+    return _TWO_OVER_SQRT_PI * np.exp(-(z * z))
 
 
 def _gelu(z):
-    return 0.5 * z * (1.0 + erf(z / _SQRT_2))
+    return 0.5 * z * (1.0 + erf(z * _SQRT_HALF))
 
 
 def _gelu_derivative(z):
-    return 0.5 * (1.0 + erf(z / _SQRT_2)) + z * np.exp(-0.5 * z * z) / _SQRT_2PI
+    x = z * _SQRT_HALF
+    return 0.5 * (1.0 + erf(x)) + z * np.exp(-(x * x)) * _INVERSE_SQRT_2PI
 
 
 def _elu(z):
@@ -120,16 +123,19 @@ def _softplus(z):
 
 
 def _softplus_derivative(z):
-    # The logistic function as 1/2 (1 + tanh(z/2)): it overflows nowhere.
-    return 0.5 + 0.5 * np.tanh(0.5 * z)
+    # The logistic function with the exponential of the value: it overflows nowhere.
+    u = np.exp(-np.abs(z))
+    return where(z > 0.0, 1.0, u) / (1.0 + u)
 
 
 def _silu(z):
-    return z * (0.5 + 0.5 * np.tanh(0.5 * z))
+    u = np.exp(-np.abs(z))
+    return z * (where(z > 0.0, 1.0, u) / (1.0 + u))
 
 
 def _silu_derivative(z):
-    s = 0.5 + 0.5 * np.tanh(0.5 * z)
+    u = np.exp(-np.abs(z))
+    s = where(z > 0.0, 1.0, u) / (1.0 + u)
     return s + z * s * (1.0 - s)
 
 

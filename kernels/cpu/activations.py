@@ -8,7 +8,6 @@ once per dtype: neither a new activation nor a user's own recompiles them.
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,21 +16,25 @@ import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core.errors import NumbaError
-from numba.extending import intrinsic, overload, register_jitable
+from numba.extending import intrinsic, overload
 
 from flowsim.kernels import activations
 from flowsim.kernels.activations import Activation, ActivationError
 
+from . import elementary
+from .precision import INLINE, in_own_precision
+
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
-"""Licence to reorder sums into vector lanes; NaN and infinity keep their meaning."""
+"""Licence to reorder sums into vector lanes; NaN and infinity keep their meaning. Not for
+activations: their loops have lanes without (`precision`)."""
 
 
-@overload(activations.erf)
+@overload(activations.erf, jit_options=INLINE)
 def _erf_overload(z):
-    return lambda z: math.erf(z)
+    return lambda z: elementary.erf(z)
 
 
-@overload(activations.where)
+@overload(activations.where, jit_options=INLINE)
 def _where_overload(condition, yes, no):
     # Numba's own np.where goes through arrays even for single floats.
     return lambda condition, yes, no: yes if condition else no
@@ -90,30 +93,41 @@ def compile_activation(activation: Activation, dtype: np.dtype) -> CompiledActiv
         ) from error
 
 
+@cache
+def _let_compile(function) -> None:
+    """Tell Numba about a function of an activation, once."""
+    in_own_precision(function, elementary.INSTEAD)
+
+
 def _compile(activation: Activation, dtype: np.dtype) -> CompiledActivation:
     real = numba.from_dtype(dtype)
-    # register_jitable leaves plain functions in the closures, which, unlike compiled dispatchers,
-    # Numba's cache on disk can recognise in the next process.
-    sigma = register_jitable(activation.value)
-    sigma_prime = register_jitable(activation.derivative)
+    # Plain functions in the closures, which, unlike compiled dispatchers, Numba's cache on disk
+    # can recognise in the next process.
+    sigma, sigma_prime = activation.value, activation.derivative
+    for function in (sigma, sigma_prime):
+        _let_compile(function)
     # The cache key holds the closure's contents: an edited activation must not find the old code.
-    fingerprint = _fingerprint(activation.value) + _fingerprint(activation.derivative)
-    pointer = types.CPointer(real)
+    fingerprint = _fingerprint(sigma) + _fingerprint(sigma_prime) + elementary.FINGERPRINT
+    pointer, one = types.CPointer(real), dtype.type(1.0)
+    options = {"cache": True, "error_model": "numpy"}
 
-    @numba.cfunc(types.void(pointer, pointer, types.intp, real), cache=True, fastmath=FASTMATH)
+    @numba.cfunc(types.void(pointer, pointer, types.intp, real), **options)
     def value(z, s, n, scale):
         fingerprint  # noqa: B018 - into the closure, and so into the cache key
+        inverse = one / scale
         for k in range(n):
-            s[k] = sigma(scale * z[k]) / scale
+            s[k] = sigma(scale * z[k]) * inverse
 
-    @numba.cfunc(
-        types.void(pointer, pointer, pointer, types.intp, real), cache=True, fastmath=FASTMATH
-    )
+    @numba.cfunc(types.void(pointer, pointer, pointer, types.intp, real), **options)
     def both(z, s, ds, n, scale):
         fingerprint  # noqa: B018 - into the closure, and so into the cache key
+        inverse = one / scale
         for k in range(n):
-            s[k] = sigma(scale * z[k]) / scale
-            ds[k] = sigma_prime(scale * z[k])
+            # Read once: for all that the compiler knows, z is s, and after a write another number,
+            # with which what both functions compute would be computed twice.
+            x = scale * z[k]
+            s[k] = sigma(x) * inverse
+            ds[k] = sigma_prime(x)
 
     return CompiledActivation(value.address, both.address, (value, both))
 
