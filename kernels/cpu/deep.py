@@ -8,6 +8,7 @@ from flowsim.kernels.interface import DeepField, DeepLayout
 
 from . import flat, layers
 from .layers import Pass
+from .streams import empty_in_lines
 from .threads import one_blas_thread
 
 
@@ -50,26 +51,28 @@ class DeepCpuKernels:
         self.n_samples = len(field.x)
         self.threads = threads
         self._passes = [Pass(field, self.dtype, threads) for _ in range(field.copies)]
-        self._seen: np.ndarray | None = None
+        self._seen: np.ndarray | int | None = None
         self._pulled = False
         self._f = np.empty(0)
         self._spare: np.ndarray | None = None
         self._made: tuple | None = None
+        self._writings = 0
 
     def array(self, values: np.ndarray) -> np.ndarray:
         return np.array(values, dtype=self.dtype, order="C")
 
     def empty(self, n: int | None = None) -> np.ndarray:
         shape = (self.field.copies, self.layout.length)
-        return np.empty(shape if n is None else (n, *shape), self.dtype)
+        return empty_in_lines(shape if n is None else (n, *shape), self.dtype)
 
     def weights(self, theta: np.ndarray, copy: int, layer: int) -> np.ndarray:
         """Weights (fan_in, fan_out) of a layer, read only."""
         return self.layout.weights(theta[copy], layer)
 
     def _scratch(self) -> np.ndarray:
-        """A state for what is wanted nowhere; made when it is first needed."""
+        """A state for what is wanted nowhere, to be written; made when it is first needed."""
         self._made = None
+        self._writings += 1
         if self._spare is None:
             self._spare = self.empty()
         return self._spare
@@ -104,9 +107,16 @@ class DeepCpuKernels:
         self._made = made
         return out
 
+    def _contents(self, theta: np.ndarray) -> np.ndarray | int:
+        """Something that changes with a state's contents.
+
+        The scratch state is written here alone, so that counting is enough.
+        """
+        return self._writings if theta is self._spare else flat.checksums(theta, self.threads)
+
     def _forward(self, theta: np.ndarray) -> np.ndarray:
-        seen = flat.checksums(theta, self.threads)
-        if self._seen is None or not np.array_equal(seen, self._seen):
+        seen = self._contents(theta)
+        if not (type(seen) is type(self._seen) and np.array_equal(seen, self._seen)):
             self._seen, self._pulled = None, False
             with one_blas_thread():
                 parts = [
@@ -212,9 +222,13 @@ class DeepCpuKernels:
         step: float,
     ) -> tuple[np.ndarray, np.ndarray]:
         self.rate(theta, residual, slopes[-1])
-        f = np.array([self.combine(theta, slopes, -row, step, None) for row in weights])
-        squares = [self.squared_combination(slopes, step * row) for row in weights]
-        return f, np.array([*squares, self.squared_norms(theta, None, self.field.copies)])
+        f, squares = [], []
+        for row in weights:
+            without = self._scratch()
+            squares.append(self._combined_squares(slopes, step * row, theta, without))
+            f.append(self._forward(without))
+        squares.append(self.squared_norms(theta, None, self.field.copies))
+        return np.array(f), np.array(squares)
 
     def advance_registers(
         self,
@@ -243,7 +257,18 @@ class DeepCpuKernels:
         return totals
 
     def squared_combination(self, slopes: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        return self._combined_squares(slopes, weights)
+
+    def _combined_squares(
+        self,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        base: np.ndarray | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`squared_combination`; the base minus the combination goes into ``out`` on the way."""
         rows = slopes[: len(weights)].reshape(len(weights), -1)
+        base, out = (None if array is None else array.reshape(-1) for array in (base, out))
         totals = np.zeros(len(self.field.multipliers))
         for copy in range(self.field.copies):
             for layer in range(len(totals)):
@@ -252,7 +277,7 @@ class DeepCpuKernels:
                     for bound in self.layout.bounds[layer : layer + 2]
                 )
                 totals[layer] += flat.sum_of_combined_squares(
-                    rows, weights, begin, end, self.threads
+                    rows, weights, begin, end, self.threads, base, out
                 )
         return totals
 

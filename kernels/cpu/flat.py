@@ -10,6 +10,8 @@ import numba
 import numpy as np
 
 from .activations import FASTMATH
+from .lanes import LANE_BYTES, load
+from .streams import fence, stream, streamed
 from .threads import run_blocks
 
 CHUNK = 8192
@@ -31,8 +33,23 @@ def chunks(length: int) -> int:
 
 
 @compiled
+def _put(values, size, out, start, past):
+    """Write the first ``size`` of the values (1, piece) into ``out`` (1, parameters)."""
+    width = LANE_BYTES // out.itemsize
+    whole = size - size % width if past else 0
+    for k in range(0, whole, width):
+        stream(out, 0, start + k, load(values, 0, k))
+    for k in range(whole, size):
+        out[0, start + k] = values[0, k]
+
+
+@compiled
 def _combine(first, last, base, slopes, n_slopes, weights, velocity, use_velocity, out):
-    increment = np.empty(PIECE, base.dtype)
+    increment, new, past = (
+        np.empty(PIECE, base.dtype),
+        np.empty((1, PIECE), base.dtype),
+        streamed(out),
+    )
     for start in range(first * CHUNK, min(last * CHUNK, base.size), PIECE):
         size = min(PIECE, base.size - start)
         increment[:size] = 0.0
@@ -45,9 +62,11 @@ def _combine(first, last, base, slopes, n_slopes, weights, velocity, use_velocit
             weight, own = weights[n_slopes], velocity[start : start + size]
             for k in range(size):
                 increment[k] += weight * own[k]
-        origin, target = base[start : start + size], out[start : start + size]
+        origin = base[start : start + size]
         for k in range(size):
-            target[k] = origin[k] + increment[k]
+            new[0, k] = origin[k] + increment[k]
+        _put(new, size, out, start, past)
+    fence()
 
 
 def combine(
@@ -73,7 +92,7 @@ def combine(
         _combine, chunks(flat.size), threads, CHUNK * (1.0 + len(weights)),
         flat, slopes.reshape(len(slopes), flat.size), len(weights) - (velocity is not None),
         weights.astype(base.dtype), flat if velocity is None else velocity.reshape(-1),
-        velocity is not None, out.reshape(-1),
+        velocity is not None, out.reshape(1, -1),
     )  # fmt: skip
 
 
@@ -139,8 +158,9 @@ def sum_of_squares(values: np.ndarray, reference: np.ndarray | None, threads: in
 
 
 @summing
-def _combination_squares(first, last, slopes, weights, begin, end, partial):
-    increment = np.empty(PIECE, np.float64)
+def _combination_squares(first, last, slopes, weights, begin, end, partial, base, out):
+    increment, new = np.empty(PIECE, np.float64), np.empty((1, PIECE), out.dtype)
+    past = streamed(out) and begin * out.itemsize % LANE_BYTES == 0
     for chunk in range(first, last):
         total = 0.0
         for start in range(begin + chunk * CHUNK, min(begin + (chunk + 1) * CHUNK, end), PIECE):
@@ -152,17 +172,34 @@ def _combination_squares(first, last, slopes, weights, begin, end, partial):
                     increment[k] += weight * slope[k]
             for k in range(size):
                 total += increment[k] * increment[k]
+            if out.size > 0:
+                origin = base[start : start + size]
+                for k in range(size):
+                    new[0, k] = origin[k] - increment[k]
+                _put(new, size, out, start, past)
         partial[chunk] = total
+    fence()
 
 
 def sum_of_combined_squares(
-    slopes: np.ndarray, weights: np.ndarray, begin: int, end: int, threads: int
+    slopes: np.ndarray,
+    weights: np.ndarray,
+    begin: int,
+    end: int,
+    threads: int,
+    base: np.ndarray | None = None,
+    out: np.ndarray | None = None,
 ) -> float:
-    """Sum of (sum_j weights[j] slopes[j])^2 over columns ``begin`` to ``end`` of slopes (k, p)."""
+    """Sum of (sum_j weights[j] slopes[j])^2 over columns ``begin`` to ``end`` of slopes (k, p).
+
+    With ``base`` and ``out`` (p,) also writes base - sum_j weights[j] slopes[j] there into ``out``.
+    """
     partial = np.zeros(max(1, chunks(end - begin)))
+    nothing = np.empty(0, slopes.dtype)
     run_blocks(
         _combination_squares, chunks(end - begin), threads, CHUNK * (1.0 + len(weights)),
         slopes, np.asarray(weights, np.float64), begin, end, partial,
+        nothing if base is None else base, (nothing if out is None else out).reshape(1, -1),
     )  # fmt: skip
     return float(np.add.reduce(partial))
 

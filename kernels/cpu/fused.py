@@ -39,6 +39,7 @@ from .lanes import (
     velocity,
 )
 from .prefetch import prefetch_rows, prefetch_slope, prefetch_target
+from .streams import fence, stream_rows, streamed
 
 BLOCK = 512
 """Neurons in a block: with few inputs its state stays in the first-level cache. Part of the
@@ -80,7 +81,7 @@ def pulled(x, pull, like, rows):
 @internal
 def move(
     start, count, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
-    slope, out, state, use_here, use_rate, use_slope, use_combine, use_out, turn,
+    slope, out, state, use_here, use_rate, use_slope, use_combine, use_out, turn, past,
 ):  # fmt: skip
     """Velocities and new states of the ``count`` neurons from ``start`` on.
 
@@ -110,19 +111,23 @@ def move(
     turn : int
         The slopes are kept in the order j, or for a ``turn`` in the order turn - j: the last
         slope of a step is the first of the next, and would else have to be copied.
+    past : bool
+        Whether large arrays are stored past the caches: nobody reads them again in this pass.
     """
     width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
     # A rate alone reads and writes so few rows that asking for them makes it slower.
     far = use_combine and base.size * base.itemsize > CACHED
+    past_slope = past and use_slope and streamed(slope)
+    past_out = past and use_out and streamed(out)
     for column in range(start, start + count, width):
         increment = no_rows(theta, like)
         known = no_rows(theta, like)
         coming = column + ahead
         if far:
             prefetch_rows(base, coming, like)
-            if use_slope:
+            if use_slope and not past_slope:
                 prefetch_target(slope, coming, like)
-            if use_out:
+            if use_out and not past_out:
                 prefetch_target(out, coming, like)
             for j in range(n_slopes):
                 prefetch_slope(slopes, abs(turn - j), coming, like)
@@ -139,14 +144,18 @@ def move(
                 rows = load_rows(theta, column, like)
             pull_here = pulled(x, pull, like, rows)
             moving = velocity(rows, pull_here, factors[0], factors[1])
-            if use_slope:
+            if past_slope:
+                stream_rows(slope, column, moving)
+            elif use_slope:
                 store_rows(slope, column, moving)
             if use_combine:
                 increment = add_scaled(increment, weights[n_slopes], moving)
         if use_combine:
             new = add_rows(load_rows(base, column, like), increment)
             store_rows(state, to + column - start, new)
-            if use_out:
+            if past_out:
+                stream_rows(out, column, new)
+            elif use_out:
                 store_rows(out, column, new)
 
 
@@ -232,7 +241,7 @@ def sweep_blocks(
             move(
                 start, whole, 0, x, pull, like, factors, theta, base, slopes, n_slopes, here,
                 weights, slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
-                turn,
+                turn, True,
             )  # fmt: skip
         if whole < size:
             move_rest(
@@ -250,6 +259,7 @@ def sweep_blocks(
                 if whole < size:
                     add_outputs(whole, 2 * width, x, like, state, leaky, sums)
             gather(sums, partial, block)
+    fence()
 
 
 @internal
@@ -276,7 +286,7 @@ def move_rest(
         move(
             0, count, to, x, pull, like, factors, here_theta, here_base, here_slopes, n_slopes,
             here, weights, moving, moving, state,
-            use_here, use_rate, use_slope, use_combine, False, 0,
+            use_here, use_rate, use_slope, use_combine, False, 0, False,
         )  # fmt: skip
     if use_slope:
         copy_columns(moving, 0, slope, start, size)
@@ -338,7 +348,7 @@ def error_sweep(
         filled = whole if whole == size else whole + pair
         move(
             start, whole, 0, x, pull, like, factors, theta, theta, slopes, 0, weights[0],
-            weights[0], slope, slope, state, False, True, True, False, False, 0,
+            weights[0], slope, slope, state, False, True, True, False, False, 0, False,
         )  # fmt: skip
         if whole < size:
             copy_columns(theta, start + whole, rest, 0, size - whole)
@@ -347,7 +357,7 @@ def error_sweep(
             move(
                 0, pair, 0, x, pull, like, factors, rest, rest, rest_slopes, 0, weights[0],
                 weights[0], rest_slopes[n_slopes - 1], rest, state,
-                False, True, True, False, False, 0,
+                False, True, True, False, False, 0, False,
             )  # fmt: skip
             copy_columns(rest_slopes[n_slopes - 1], 0, slope, start + whole, size - whole)
         squares[:] = 0.0

@@ -12,6 +12,7 @@ from flowsim.kernels.interface import TwoLayerField
 from . import measures
 from .choice import make_passes
 from .passes import Passes
+from .streams import empty_in_lines
 from .threads import run_blocks
 
 
@@ -55,7 +56,7 @@ class CpuKernels:
 
     def empty(self, n: int | None = None) -> np.ndarray:
         shape = (1 + self.n_inputs, self.neurons)
-        return np.empty(shape if n is None else (n, *shape), self.dtype)
+        return empty_in_lines(shape if n is None else (n, *shape), self.dtype)
 
     def outputs(self, theta: np.ndarray) -> np.ndarray:
         return self.field.multiplier * self.passes.sweep(theta)
