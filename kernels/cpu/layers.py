@@ -136,6 +136,7 @@ class Pass:
         self.signals += [np.empty((n, width), dtype) for width in field.widths]
         self.slopes = [np.empty((n, width), dtype) for width in field.widths]
         self.back = [np.empty((n, width), dtype) for width in field.widths]
+        self._pulled = [np.empty((n, width), dtype) for width in field.widths]
         self._z = [np.empty((n, width), dtype) for width in field.widths]
         self._output = np.empty((n, field.n_outputs), dtype)
         self._one = np.ones((n, 1), dtype)
@@ -191,12 +192,15 @@ class Pass:
             signal = out
 
     def pulled(self, layer: int, cotangent: np.ndarray) -> np.ndarray:
-        """sum_k v_ik df_ik/dz of a layer (n, fan_out), a new array, after `backward` with v."""
+        """sum_k v_ik df_ik/dz of a layer (n, fan_out), after `backward` with v.
+
+        The array is the caller's until the next call for this layer.
+        """
         if layer == len(self.field.widths):
             return self._columns(cotangent)
-        if self.field.n_outputs > 1:
-            return self.back[layer].copy()
-        return self._columns(cotangent) * self.back[layer]
+        # Written where it was before: fresh memory costs more than the product.
+        factor = self._columns(cotangent) if self.field.n_outputs == 1 else self.dtype.type(1.0)
+        return np.multiply(factor, self.back[layer], out=self._pulled[layer])
 
     def tangent(self, weights: Forward, direction: Forward) -> np.ndarray:
         """Derivative of f (n,) or (n, o) in float64 along ``direction``, at ``weights``.
@@ -251,12 +255,11 @@ class Pass:
         field, n, o = self.field, len(self.field.x), self.field.n_outputs
         last = len(field.widths)
         backs: list[list[np.ndarray]] = []
-        for output in range(o if o > 1 else 0):
-            signal = np.zeros((n, o), self.dtype)
-            signal[:, output] = 1.0
-            self._pull_back(weights, signal)
-            backs.append([back.astype(np.float64) for back in self.back])
-        if o == 1:
+        for output in range(o):
+            if o > 1:  # of a single one they are there
+                signal = np.zeros((n, o), self.dtype)
+                signal[:, output] = 1.0
+                self._pull_back(weights, signal)
             backs.append([back.astype(np.float64) for back in self.back])
         grams = np.empty((last + 1, n * o, n * o))
         for layer in range(last + 1):
