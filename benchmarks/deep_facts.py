@@ -193,7 +193,8 @@ class Along(Observer):
     """f and K at given times, read off the steps' interpolants."""
 
     def __init__(self, flow: DeepFlow, times: Sequence[float]) -> None:
-        self.flow, self.times, self.rows = flow, times, []  # type: ignore[var-annotated]
+        self.flow, self.times = flow, times
+        self.rows: list[list[float]] = []
 
     def step(self, before: Point, attempt: Any, after: Point, counters: Any) -> None:
         while len(self.rows) < len(self.times) and self.times[len(self.rows)] <= after.time:

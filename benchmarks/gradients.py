@@ -75,7 +75,7 @@ def _rate(flow: DeepFlow, theta: Any, residual: np.ndarray) -> np.ndarray:
 
 def errors(activation: str, loss: str, passes: str, networks: int) -> dict[str, Any]:
     """Largest errors over random networks."""
-    from .peers.torch_deep import TorchNetwork
+    from .peers.torch_gradients import TorchNetwork
 
     seed = [sorted(ACTIVATIONS).index(activation), sorted(LOSSES).index(loss), len(passes)]
     generator = np.random.default_rng(seed)

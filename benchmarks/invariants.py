@@ -17,8 +17,8 @@ from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.scaling import Scaling
 from flowsim.steppers.base import Attempt, Point
-from flowsim.steppers.driver import Counters, Observer, Outcome, integrate
-from flowsim.steppers.events import StopRules
+from flowsim.steppers.driver import Observer, Outcome, integrate
+from flowsim.steppers.events import Counters, StopRules
 from flowsim.steppers.methods import METHODS, MethodOptions, make_stepper
 from flowsim.steppers.runge_kutta import take_stages
 from flowsim.steppers.tableau import ButcherTableau

@@ -16,7 +16,7 @@ from typing import Any
 from flowsim.config import Experiment
 from flowsim.config.experiment import NOT_HASHED, STOP_RULES
 from flowsim.errors import ConfigError, FileFormatError, FlowsimError, NewerFormatError
-from flowsim.recording.aligned import copy_growing, open_growing
+from flowsim.recording.aligned import make_growing, open_growing
 from flowsim.recording.checkpoint import Checkpoint, load_checkpoints
 from flowsim.recording.contents import Array
 from flowsim.recording.format import ESTIMATES
@@ -146,11 +146,8 @@ def _go_on(
         if found == places.target and not anew.keeps_target:
             found.unlink()
     elif found != places.growing:
-        work = unfinished(unfinished(places.growing))
-        copy_growing(found, work)
-        rename(work, places.growing)
-        if found == places.target and places.scratch is None:
-            found.unlink()
+        ends = found == places.target and places.scratch is None
+        make_growing(found, places.growing, keep=not ends)
     return replace(anew, growing=True, checkpoint=checkpoint, method=method)
 
 
@@ -293,7 +290,7 @@ def _ask_for_more(
     Before it gets its name it says itself that it has not come to that end.
     """
     work = unfinished(unfinished(places.growing))
-    copy_growing(found, work)
+    make_growing(found, work)
     with open_growing(work, "r+") as file:
         for name, rows in checkpoint.rows.items():
             for dataset in file[name].values():

@@ -31,8 +31,15 @@ from flowsim.recording.schedules import Logarithmic, Never
 from flowsim.recording.series import series_group
 from flowsim.recording.writer import head_of_file
 from flowsim.steppers.base import Attempt, Point
-from flowsim.steppers.driver import Counters
-from flowsim.steppers.events import ENDINGS, MAX_REJECTIONS, STEADY_WINDOW, Watch, explain, hopeless
+from flowsim.steppers.events import (
+    ENDINGS,
+    MAX_REJECTIONS,
+    STEADY_WINDOW,
+    Counters,
+    Watch,
+    explain,
+    hopeless,
+)
 from flowsim.steppers.interruption import Interruption
 
 _PATIENCE = 1e10

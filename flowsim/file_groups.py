@@ -21,7 +21,7 @@ from flowsim.preparation import network_targets
 from flowsim.recording.contents import Array, GroupContents
 from flowsim.recording.format import CONVENTION, DEEP_CONVENTION
 from flowsim.steppers.base import Point
-from flowsim.steppers.driver import Counters
+from flowsim.steppers.events import Counters
 
 
 def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import flowsim as fs
 from benchmarks import durability, killing
 from flowsim.api import run_experiment
 from flowsim.errors import FileFormatError
-from flowsim.recording.aligned import copy_growing
+from flowsim.recording.aligned import make_growing
 from flowsim.recording.stream import RunStream
 from flowsim.recording.superblock import PAGE, clear_flags, lookup3
 
@@ -122,9 +122,16 @@ def test_a_kill_cannot_cut_a_record_in_two(left_behind, tmp_path):
     run_experiment(killing.configuration(**{"integrate.max_steps": 5}), output=short)
     with h5py.File(short) as file:
         assert header(file, "observables", "time") % PAGE  # written in one go, it takes less room
-    copy_growing(short, tmp_path / "grows.h5")
-    assert not any(place % PAGE for place in records((tmp_path / "grows.h5").read_bytes()))
-    assert killing.same_run(short, tmp_path / "grows.h5") == []
+    grows, renamed = tmp_path / "grows.h5", tmp_path / "renamed.h5"
+    make_growing(short, grows)
+    assert not any(place % PAGE for place in records(grows.read_bytes()))
+    assert killing.same_run(short, grows) == []
+    # What is laid out so already need not be written again.
+    same = grows.stat().st_ino
+    make_growing(grows, renamed, keep=False)
+    assert not grows.exists() and renamed.stat().st_ino == same
+    make_growing(short, grows, keep=False)
+    assert not short.exists() and killing.same_run(renamed, grows) == []
 
 
 @pytest.mark.parametrize("name", ["observables/residual", "snapshots/input_weights"])

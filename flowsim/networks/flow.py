@@ -6,6 +6,7 @@ kernels that pass over it, and the names of its layers.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, ClassVar, Protocol, Self
@@ -51,7 +52,7 @@ class Network(Protocol):
         """Bytes of one copy of the state."""
 
 
-class NetworkFlow(Risk):
+class NetworkFlow(Risk, ABC):
     """The flow of a network on its data, on one backend.
 
     Parameters
@@ -317,9 +318,9 @@ class NetworkFlow(Risk):
         """Norms of the `groups` of weights on the first copy."""
         return np.sqrt(self._squared(theta, None))
 
+    @abstractmethod
     def layer_weights(self, theta: Array) -> list[np.ndarray]:
         """Weights (fan_in, fan_out) of the `layers`, first copy, read only; without biases."""
-        raise NotImplementedError  # pragma: no cover - every network has its own
 
     def effective_ranks(self, theta: Array) -> np.ndarray:
         """Effective ranks of the `groups`; for ``all`` of the block-diagonal matrix of all layers.
@@ -342,9 +343,9 @@ class NetworkFlow(Risk):
         """K at t = 0."""
         return self.tangent_kernel(self.initial)
 
+    @abstractmethod
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
         """The parameter arrays of a state by name, as views where the backend allows."""
-        raise NotImplementedError  # pragma: no cover - every network has its own
 
     def on(self, x: np.ndarray, y: np.ndarray) -> Self:
         """The same network, in the same state layout, on other data x (k, d), y (k,)."""

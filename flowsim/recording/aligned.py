@@ -15,7 +15,7 @@ import h5py
 
 from flowsim.recording.hdf5 import VERSIONS
 from flowsim.recording.opening import open_file
-from flowsim.recording.places import copy, put
+from flowsim.recording.places import copy, put, rename
 from flowsim.recording.superblock import PAGE, clear_flags
 
 _OF_SCALES = {"DIMENSION_LIST", "REFERENCE_LIST", "CLASS", "NAME"}
@@ -43,12 +43,14 @@ def open_growing(path: Path | None, mode: str) -> h5py.File:
     return h5py.File(path, mode, locking=False, **options)
 
 
-def copy_growing(source: Path, target: Path) -> None:
+def make_growing(source: Path, target: Path, keep: bool = True) -> None:
     """Make a file that can grow of a run's, which may have been written in one go.
 
     Parameters
     ----------
     source, target : Path
+    keep : bool
+        Whether the source stays. Otherwise it is renamed where that is enough.
 
     Raises
     ------
@@ -60,11 +62,15 @@ def copy_growing(source: Path, target: Path) -> None:
     found, old = open_file(source)
     with old:
         image = None if _is_aligned(old) else _laid_out_anew(old)
-    if image is None:
-        copy(found, target)
-        clear_flags(target)
-    else:
+    if image is not None:
         put(target, image)
+    elif keep or found != source:
+        copy(found, target)
+    else:
+        rename(found, target)
+    clear_flags(target)
+    if not keep:
+        source.unlink(missing_ok=True)
 
 
 def _is_aligned(file: h5py.File) -> bool:

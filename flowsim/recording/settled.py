@@ -14,10 +14,14 @@ import io
 import os
 import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import h5py
 
 from flowsim.recording.superblock import cleared
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 _OPEN: weakref.WeakValueDictionary[str, h5py.File] = weakref.WeakValueDictionary()
 _VIEWS: weakref.WeakValueDictionary[str, SettledFile] = weakref.WeakValueDictionary()
@@ -93,9 +97,9 @@ class SettledFile(io.RawIOBase):
         self._position = start + offset
         return self._position
 
-    def readinto(self, buffer: object) -> int:
+    def readinto(self, buffer: WriteableBuffer) -> int:
         """Read as many bytes as there are and fit."""
-        view = memoryview(buffer).cast("B")  # type: ignore[arg-type]
+        view = memoryview(buffer).cast("B")
         count = os.preadv(self._handle, [view], self._position)
         head = self._head[self._position : self._position + count]
         view[: len(head)] = head

@@ -207,7 +207,7 @@ class UnseenPoint(Point):
         self._seen: np.ndarray | None = None
 
     @property
-    def residual(self) -> np.ndarray:  # type: ignore[override]
+    def residual(self) -> np.ndarray:  # type: ignore[override] # computed, not a field
         """e (n,)."""
         if self._seen is None:
             flow, counts = self._flow, (self._flow.n_rhs, self._flow.n_passes)
@@ -216,7 +216,7 @@ class UnseenPoint(Point):
         return self._seen
 
     @property
-    def loss(self) -> float:  # type: ignore[override]
+    def loss(self) -> float:  # type: ignore[override] # computed, not a field
         """R."""
         return self._flow.loss(self.residual)
 

@@ -31,6 +31,7 @@ from flowsim.steppers.events import (
     COMPLETE,
     ENDINGS,
     PREEMPTED,
+    Counters,
     StopRules,
     Watch,
     explain,
@@ -39,15 +40,6 @@ from flowsim.steppers.events import (
 )
 from flowsim.steppers.first_step import AfterFirstStep
 from flowsim.steppers.interruption import Interrupted, Interruption
-
-
-@dataclass
-class Counters:
-    """Of one run: accepted steps, rejected attempts, restarts."""
-
-    n_steps: int = 0
-    n_rejected: int = 0
-    n_restarts: int = 0
 
 
 @dataclass(frozen=True)
@@ -346,9 +338,7 @@ def _end_of(flow: Flow, attempt: Attempt, before: Point, stop_loss: float) -> Po
     """
     after = attempt.point
     assert after is not None and attempt.interpolate is not None
-    if not after.watched:
-        return after
-    if not (0.0 < after.loss < stop_loss <= before.loss):
+    if not (after.watched and 0.0 < after.loss < stop_loss <= before.loss):
         return after
     target = math.log(stop_loss) - 1e-6
     if math.log(after.loss) >= target:

@@ -5,14 +5,11 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from flowsim.steppers.base import Attempt, Flow, Point
-
-if TYPE_CHECKING:
-    from flowsim.steppers.driver import Counters
 
 COMPLETE, FAILED, PREEMPTED = "complete", "failed", "preempted"
 
@@ -28,6 +25,15 @@ ENDINGS = {
     "storage": PREEMPTED,
 }
 """Status that each reason to stop leads to (DESIGN section 6)."""
+
+
+@dataclass
+class Counters:
+    """Of one run: accepted steps, rejected attempts, restarts."""
+
+    n_steps: int = 0
+    n_rejected: int = 0
+    n_restarts: int = 0
 
 
 MAX_REJECTIONS = 80
