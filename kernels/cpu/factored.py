@@ -241,9 +241,9 @@ class FactoredKernels:
                 assert reference.matrices is not None and not reference.terms
                 with one_blas_thread():
                     totals[layer] += squared_change(
-                        theta.matrices.arrays[copy][number],
-                        theta.factors(copy, number),
-                        reference.matrices.arrays[copy][number],
+                        theta.matrices.array(copy, number),
+                        theta.factors(copy, number) if theta.terms else None,
+                        reference.matrices.array(copy, number),
                         self.threads,
                     )
         return totals
@@ -251,7 +251,7 @@ class FactoredKernels:
     def _matrix_square(self, theta: FactoredState, copy: int, number: int) -> float:
         """|W + D|^2 = |W|^2 + 2 <W, D> + |D|^2 without reading W: <W, Q^T P> = <Q W, P>."""
         assert theta.matrices is not None
-        total = theta.matrices.squares[copy][number]
+        total = theta.matrices.square(copy, number)
         for weight, rate in theta.terms:
             product = rate.product(copy, number, theta.matrices.version)
             p = rate.p[copy][number]

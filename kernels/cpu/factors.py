@@ -9,7 +9,6 @@ other states are no longer needed (`FactoredState.settle`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count
 from typing import overload
 
 import numpy as np
@@ -17,10 +16,8 @@ import numpy as np
 from flowsim.kernels.interface import DeepLayout
 
 from . import layers
+from .matrices import NUMBERS, Factors, Matrices
 from .rank_updates import add_and_square, correct
-
-_NUMBERS = count()
-"""Told to everything that a pass may be remembered by."""
 
 
 class Rate:
@@ -51,7 +48,7 @@ class Rate:
         self.later = [[np.zeros_like(p) for p in of_copy] for of_copy in self.p]
         self.taken = 0
         self.version = 0
-        self.number = next(_NUMBERS)
+        self.number = next(NUMBERS)
 
     def __setitem__(self, key: object, other: Rate) -> None:
         """Copy another rate, ``rate[...] = other``."""
@@ -139,25 +136,6 @@ class Shape:
         return rows, columns
 
 
-class Matrices:
-    """The hidden matrices of all copies, which several states may share.
-
-    Attributes
-    ----------
-    arrays : list of list of (fan_in, fan_out) arrays
-        By copy and hidden matrix.
-    squares : list of list of float
-        Sums of squares of each.
-    version : int
-        Changes whenever they do.
-    """
-
-    def __init__(self, arrays: list[list[np.ndarray]], squares: list[list[float]]) -> None:
-        self.arrays, self.squares, self.version = arrays, squares, 0
-        # Not the object's own place, which another one may have once this is gone.
-        self.number = next(_NUMBERS)
-
-
 Terms = tuple[tuple[float, Rate], ...]
 
 
@@ -213,7 +191,7 @@ class FactoredState:
 
     def fill(self, rows: np.ndarray) -> None:
         """Take the values of a state in dense layout (copies, parameters)."""
-        shape, arrays, squares = self._shape, [], []
+        shape, arrays = self._shape, []
         for copy, row in enumerate(rows):
             for layer, place in enumerate(shape.places):
                 last = shape.layout.bounds[layer + 1]
@@ -224,8 +202,7 @@ class FactoredState:
                     for layer in shape.hidden
                 ]
             )
-            squares.append([add_and_square(w, None, w, shape.threads) for w in arrays[-1]])
-        self.matrices, self.terms, self._version = Matrices(arrays, squares), (), 0
+        self.matrices, self.terms, self._version = Matrices(arrays, shape.threads), (), 0
 
     def settle(self) -> None:
         """Add to the matrices what is still to be added; states that share them are void."""
@@ -233,18 +210,17 @@ class FactoredState:
         if not self.terms:
             return
         assert self.matrices is not None
-        for copy in range(self._shape.copies):
-            for number, matrix in enumerate(self.matrices.arrays[copy]):
-                self.matrices.squares[copy][number] = add_and_square(
-                    matrix, self.factors(copy, number), matrix, self._shape.threads
-                )
-        self.matrices.version += 1
+        hidden = range(len(self._shape.hidden))
+        self.matrices.update(
+            [
+                [self.factors(copy, number) for number in hidden]
+                for copy in range(self._shape.copies)
+            ]
+        )
         self._version, self.terms = self.matrices.version, ()
 
-    def factors(self, copy: int, number: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def factors(self, copy: int, number: int) -> Factors:
         """All terms of a hidden matrix as one pair of factors Q (k, fan_in), P (k, fan_out)."""
-        if not self.terms:
-            return None
         weight_of = self._shape.dtype.type
         p = np.concatenate([weight_of(w) * rate.p[copy][number] for w, rate in self.terms])
         return np.concatenate([rate.q[copy][number] for _, rate in self.terms]), p
@@ -253,11 +229,11 @@ class FactoredState:
         """A hidden matrix, read only; a new array unless the state is settled."""
         self.check()
         assert self.matrices is not None
-        matrix, factors = self.matrices.arrays[copy][number], self.factors(copy, number)
-        if factors is None:
+        matrix = self.matrices.array(copy, number)
+        if not self.terms:
             return matrix
         out = np.empty_like(matrix)
-        add_and_square(matrix, factors, out, self._shape.threads)
+        add_and_square(matrix, self.factors(copy, number), out, self._shape.threads)
         return out
 
     def copy(self) -> FactoredState:
@@ -267,8 +243,7 @@ class FactoredState:
         hidden = range(len(self._shape.hidden))
         copies = range(self._shape.copies)
         arrays = [[self.hidden(copy, number).copy() for number in hidden] for copy in copies]
-        squares = [[add_and_square(w, None, w, self._shape.threads) for w in one] for one in arrays]
-        new.matrices = Matrices(arrays, squares)
+        new.matrices = Matrices(arrays, self._shape.threads)
         return new
 
     def __array__(self, dtype: object = None, copy: object = None) -> np.ndarray:
@@ -341,7 +316,7 @@ class StateWeights(_Weights):
             return
         assert state.matrices is not None
         number = layer - 1
-        layers.times(signal, state.matrices.arrays[self._copy][number], out, threads)
+        state.matrices.times(self._copy, number, signal, out)
         self._products[number][...] = out
         terms = [(w, r.q[self._copy][number], r.p[self._copy][number]) for w, r in state.terms]
         correct(signal, terms, out, threads)
@@ -354,7 +329,7 @@ class StateWeights(_Weights):
             return
         assert state.matrices is not None
         number = layer - 1
-        layers.pull(back, state.matrices.arrays[self._copy][number], out, threads)
+        layers.pull(back, state.matrices.array(self._copy, number), out, threads)
         terms = [(w, r.p[self._copy][number], r.q[self._copy][number]) for w, r in state.terms]
         correct(back, terms, out, threads)
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from .activations import FASTMATH
 from .lanes import total_of_lanes
+from .thin import COLUMNS, THIN, add_times
 from .threads import run_blocks
 from .tiles import TILE_ROWS, add_tile, panel_width, store_tile, tile
 
@@ -75,7 +76,7 @@ def add_and_square(
     threads : int
     """
     blocks = -(-len(matrix) // ROWS)
-    partial = np.zeros(blocks)
+    partial = np.zeros((blocks, -(-matrix.shape[1] // COLUMNS)))
     rank = 0 if factors is None else len(factors[0])
     work = float(ROWS * matrix.shape[1] * (rank + 1))
     if factors is not None and rank > _FEW:
@@ -83,7 +84,31 @@ def add_and_square(
         matrix, factors, work = out, None, float(ROWS * matrix.shape[1])
     q, panels = _packable(matrix, factors)
     run_blocks(_add_few, blocks, threads, work, matrix, q, panels, out, factors is None, partial)
-    return float(np.add.reduce(partial))
+    return float(np.add.reduce(partial, axis=None))
+
+
+def can_multiply(factors: tuple[np.ndarray, np.ndarray], signal: np.ndarray) -> bool:
+    """Whether `add_square_and_multiply` is for an update and a signal."""
+    return len(factors[0]) <= _FEW and len(signal) <= THIN
+
+
+def add_square_and_multiply(
+    matrix: np.ndarray,
+    factors: tuple[np.ndarray, np.ndarray],
+    signal: np.ndarray,
+    out: np.ndarray,
+    threads: int,
+) -> float:
+    """`add_and_square` in place, and signal (n, p) times the new matrix into ``out`` (n, q).
+
+    The matrix is read once for both. Either result has the bits that it has by itself.
+    """
+    columns = -(-matrix.shape[1] // COLUMNS)
+    partial = np.zeros((-(-len(matrix) // ROWS), columns))
+    q, panels = _packable(matrix, factors)
+    work = float(len(matrix) * COLUMNS * (len(q) + len(signal) + 1))
+    run_blocks(_add_and_times, columns, threads, work, matrix, q, panels, signal, out, partial)
+    return float(np.add.reduce(partial, axis=None))
 
 
 def _add_many(
@@ -125,27 +150,29 @@ def _pack(q, start, end, packed):
 
 
 @exact
-def _add_block(matrix, start, end, packed, panels, out, shift, squares, corner):
+def _add_block(matrix, start, end, left, right, packed, panels, out, shift, squares, corner):
     """Write rows ``start`` to ``end`` of matrix + Q^T P into ``out``, ``shift`` rows above.
 
-    Adds up their squares in ``squares``, but for those of incomplete tiles, whose sum it returns.
+    Of columns ``left`` to ``right``. Returns the sum of their squares.
     """
-    columns, width, rank = matrix.shape[1], panels.shape[1], packed.shape[1]
-    total = 0.0
-    for panel in range(-(-columns // width)):
-        column = panel * width
+    width, rank, total = panels.shape[1], packed.shape[1], 0.0
+    squares[:] = 0.0
+    for column in range(left, right, width):
+        panel = column // width
         for group in range(-(-(end - start) // TILE_ROWS)):
             row = start + group * TILE_ROWS
             sums = tile(packed, group, panels, panel * rank, panels, 0, 0, panels, 0, 0, 0)
-            if row + TILE_ROWS <= end and column + width <= columns:
+            if row + TILE_ROWS <= end and column + width <= right:
                 add_tile(matrix, row, column, sums, out, row - shift, squares)
                 continue
             store_tile(corner, 0, sums)
             for r in range(min(TILE_ROWS, end - row)):
-                for k in range(min(width, columns - column)):
+                for k in range(min(width, right - column)):
                     value = matrix[row + r, column + k] + corner[r, k]
                     out[row - shift + r, column + k] = value
                     total += np.float64(value) * np.float64(value)
+    for part in range(squares.shape[0]):
+        total += total_of_lanes(squares, part)
     return total
 
 
@@ -158,12 +185,31 @@ def _add_few(first, last, matrix, q, panels, out, only_square, partial):
     for block in range(first, last):
         start, end = block * ROWS, min((block + 1) * ROWS, matrix.shape[0])
         _pack(q, start, end, packed)
-        squares[:] = 0.0
         target, shift = (room, start) if only_square else (out, 0)
-        total = _add_block(matrix, start, end, packed, panels, target, shift, squares, corner)
-        for part in range(squares.shape[0]):
-            total += total_of_lanes(squares, part)
-        partial[block] = total
+        for part in range(partial.shape[1]):
+            left, right = part * COLUMNS, min((part + 1) * COLUMNS, matrix.shape[1])
+            partial[block, part] = _add_block(
+                matrix, start, end, left, right, packed, panels, target, shift, squares, corner
+            )
+
+
+@exact
+def _add_and_times(first, last, matrix, q, panels, signal, out, partial):
+    packed = np.empty((-(-ROWS // TILE_ROWS), q.shape[0], TILE_ROWS), matrix.dtype)
+    corner = np.empty((TILE_ROWS, panels.shape[1]), matrix.dtype)
+    squares = np.empty((panels.shape[1] // 8, 8))
+    for part in range(first, last):
+        left, right = part * COLUMNS, min((part + 1) * COLUMNS, matrix.shape[1])
+        for i in range(signal.shape[0]):
+            out[i, left:right] = 0.0
+        for block in range(partial.shape[0]):
+            start, end = block * ROWS, min((block + 1) * ROWS, matrix.shape[0])
+            _pack(q, start, end, packed)
+            partial[block, part] = _add_block(
+                matrix, start, end, left, right, packed, panels, matrix, 0, squares, corner
+            )
+            # They are in the cache still.
+            add_times(signal, matrix, start, end, left, right, out)
 
 
 def squared_change(
@@ -197,7 +243,9 @@ def _change_by_few(first, last, matrix, q, panels, reference, partial):
     for block in range(first, last):
         start, end = block * ROWS, min((block + 1) * ROWS, matrix.shape[0])
         _pack(q, start, end, packed)
-        _add_block(matrix, start, end, packed, panels, room, start, squares, corner)
+        _add_block(
+            matrix, start, end, 0, matrix.shape[1], packed, panels, room, start, squares, corner
+        )
         partial[block] = _difference(room, reference, start, end)
 
 

@@ -15,8 +15,9 @@ from .strips import add_rows_times, pull_rows
 THIN = 24
 """Samples up to which these loops are faster than BLAS."""
 
-COLUMNS = 1024
-"""Columns of the result that `thin_times` works on at a time: two pages of a row of the matrix."""
+COLUMNS = 1008
+"""Columns that `thin_times` works on at a time: two pages of a row of the matrix, whole panels of
+`flowsim.kernels.cpu.tiles`."""
 
 ROWS = 64
 """The same for `thin_pull`, rows of the matrix; a multiple of those taken at a time."""
@@ -31,26 +32,35 @@ compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 @compiled
 def thin_times(first, last, signal, weights, out):
     """Write signal (n, p) weights (p, q), columns of blocks ``first`` to ``last``, into out."""
-    n, rows = signal.shape
-    columns, width = weights.shape[1], LANE_BYTES // weights.itemsize
-    grouped, whole = n - n % 4, rows - rows % STRIP
     for block in range(first, last):
         start = block * COLUMNS
-        end = min(start + COLUMNS, columns)
-        vectors = (end - start) // width
-        rest = start + vectors * width
-        for i in range(n):
+        end = min(start + COLUMNS, weights.shape[1])
+        for i in range(signal.shape[0]):
             out[i, start:end] = 0.0
-        for row in range(0, whole, STRIP):
-            for i in range(0, grouped, 4):
-                add_rows_times(signal, i, weights, row, start, vectors, out, _FOUR)
-            for i in range(grouped, n):
-                add_rows_times(signal, i, weights, row, start, vectors, out, _ONE)
-        # What fills neither a vector nor four rows.
-        for row in range(rows):
-            for i in range(n):
-                for k in range(start if row >= whole else rest, end):
-                    out[i, k] += signal[i, row] * weights[row, k]
+        add_times(signal, weights, 0, weights.shape[0], start, end, out)
+
+
+@compiled
+def add_times(signal, weights, above, below, start, end, out):
+    """Add signal (n, p) weights (p, q) to out, over rows ``above`` to ``below`` of the weights.
+
+    Of columns ``start`` to ``end``. Every sum is in the order of the rows; all at once or some
+    after the others are the same, if all but the last are a whole number of strips.
+    """
+    n, width = signal.shape[0], LANE_BYTES // weights.itemsize
+    grouped, whole = n - n % 4, below - (below - above) % STRIP
+    vectors = (end - start) // width
+    rest = start + vectors * width
+    for row in range(above, whole, STRIP):
+        for i in range(0, grouped, 4):
+            add_rows_times(signal, i, weights, row, start, vectors, out, _FOUR)
+        for i in range(grouped, n):
+            add_rows_times(signal, i, weights, row, start, vectors, out, _ONE)
+    # What fills neither a vector nor a strip.
+    for row in range(above, below):
+        for i in range(n):
+            for k in range(start if row >= whole else rest, end):
+                out[i, k] += signal[i, row] * weights[row, k]
 
 
 @compiled
