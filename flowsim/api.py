@@ -284,12 +284,17 @@ def _job(
     output: str | Path | None,
     overwrite: bool = False,
     resume: str = "auto",
+    lock: bool = True,
     scratch: str | Path | None = None,
     **options: Any,
 ) -> Job:
     """Check everything and put it together."""
     if resume not in RESUME:
         raise ConfigError(f"resume = {resume!r}: unknown; choose from {', '.join(RESUME)}")
+    if resume == "must" and output is None:
+        raise ConfigError('resume = "must": without output there is no run to go on with; name it')
+    if not isinstance(lock, bool):
+        raise ConfigError(f"lock = {lock!r}: wanted True or False; give one of them")
     given = {name: value for name, value in arrays.items() if value is not None}
     check_observables(observables)
     resolved, dataset = resolve(experiment, sections, dataset, given, activation)
@@ -308,6 +313,7 @@ def _job(
         places=places,
         overwrite=overwrite,
         resume=resume,
+        lock=lock,
         **options,
     )
 

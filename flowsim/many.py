@@ -20,6 +20,7 @@ from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.preparation import check_memory, make_network, resolve_method
 from flowsim.recording.ensemble import write_ensemble
 from flowsim.recording.format import LAYERS
+from flowsim.recording.places import as_path
 from flowsim.result import Run
 from flowsim.steppers.interruption import Interruption
 
@@ -82,12 +83,14 @@ class Runs(Sequence[Run]):
 
         Raises
         ------
+        ConfigError
+            If ``path`` is none.
         FlowsimError
             If they are not alike in everything but seed and scaling.
         StorageError
             If it cannot be written.
         """
-        write_ensemble(Path(path), [run.contents() for run in self], compression)
+        write_ensemble(as_path(path), [run.contents() for run in self], compression)
 
 
 @dataclass

@@ -10,7 +10,7 @@ from flowsim.errors import ConfigError
 from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.networks.deep_outputs import deep_outputs
 from flowsim.recording.hdf5 import file_image
-from flowsim.recording.places import put
+from flowsim.recording.places import as_path, put
 from flowsim.recording.reader import RunFile
 from flowsim.scaling import Scaling
 
@@ -54,11 +54,11 @@ class Run(RunFile):
         Raises
         ------
         ConfigError
-            If there is such a file and ``overwrite`` is not set.
+            If there is such a file and ``overwrite`` is not set, or ``path`` is none.
         StorageError
             If it cannot be written.
         """
-        path = Path(path)
+        path = as_path(path)
         if path.exists() and not overwrite:
             raise ConfigError(f"path = {path}: exists already; pass overwrite=True")
         put(path, file_image(self.contents()))

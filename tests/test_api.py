@@ -244,6 +244,20 @@ def test_three_ways_to_give_the_same_scaling():
     )
 
 
+@pytest.mark.parametrize(
+    ("call", "problem"),
+    [
+        (lambda: simulate(resume="must"), 'resume = "must": without output there is no run to go'),
+        (lambda: simulate(lock="no"), "lock = 'no': wanted True or False"),
+        (lambda: simulate(integrate={"max_steps": 1}).save(3), "path = 3: not a path; give the"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused(call, problem):
+    with pytest.raises(ConfigError) as refused:
+        call()
+    assert str(refused.value).startswith(problem)
+
+
 def test_initial_weights_from_arrays_and_from_a_run(tmp_path):
     first = simulate(output=tmp_path / "first.h5", antisymmetric=False)
     a, w = first.weights()

@@ -505,6 +505,8 @@ def test_random_targets():
             lambda: data.from_teacher(TANH, 3, 3, input_distribution="cube"),
             'input_distribution = "cube": unknown; choose from "gaussian", "sphere"',
         ),
+        (lambda: data.from_random(3, bias="no"), "bias = 'no': wanted true or false"),
+        (lambda: data.from_images(["digits"]), 'kind = ["digits"]: unknown; choose from "digits"'),
         (lambda: data.from_random(0), "n_samples = 0: must be 1 or larger"),
         (lambda: data.from_random(10**10), "n_samples = 10000000000: makes more than"),
         (lambda: data.from_random(3, target="signs"), 'target = "signs": unknown; choose from'),

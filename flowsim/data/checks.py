@@ -53,6 +53,12 @@ def checked_samples(
     return inputs, targets
 
 
+def check_flag(name: str, value: object, problems: list[str]) -> None:
+    """Append to the problems if a value is neither true nor false, such as ``"no"``."""
+    if not isinstance(value, bool | np.bool_):
+        problems.append(f"{name} = {value!r:.60}: wanted true or false; give one of them")
+
+
 def both_or_neither(inputs: bool) -> str:
     """Say which of x_test and y_test is missing beside the other, ``inputs`` or not."""
     given, absent = ("x_test", "y_test") if inputs else ("y_test", "x_test")

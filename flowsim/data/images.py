@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -146,9 +147,11 @@ def digest_of_images(kind: str, path: str | os.PathLike[str] | None, n_test: int
 
 
 def _image_set(kind: str, path: str | os.PathLike[str] | None) -> ImageSet:
-    if kind not in IMAGE_SETS:
+    if not isinstance(kind, str) or kind not in IMAGE_SETS:
         choices = ", ".join(f'"{name}"' for name in IMAGE_SETS)
-        raise ConfigError(f'kind = "{kind}": unknown; choose from {choices}')
+        raise ConfigError(
+            f"kind = {json.dumps(kind, default=repr)}: unknown; choose from {choices}"
+        )
     images = IMAGE_SETS[kind]
     if images.locate is not None and path is None:
         raise ConfigError('path: missing; add path = "folder", the one with the files of this set')

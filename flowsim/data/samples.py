@@ -13,6 +13,7 @@ import numpy.typing as npt
 from flowsim.data.checks import (
     Array,
     both_or_neither,
+    check_flag,
     checked_samples,
     column_problems,
     warn_of_duplicates,
@@ -135,7 +136,7 @@ def from_arrays(
     ------
     ConfigError
         With everything wrong: not numbers, not rectangular, empty, not finite, unequal lengths,
-        a normalisation that does not fit.
+        a bias that is neither true nor false, a normalisation that does not fit.
 
     Warns
     -----
@@ -151,6 +152,7 @@ def from_arrays(
         problems.append(both_or_neither(y_test is None))
     if train and test:
         problems += column_problems(train, test)
+    check_flag("bias", bias, problems)
     if problems or train is None:
         raise ConfigError(problems)
     if full_scale is None and getattr(x, "dtype", None) == np.uint8:

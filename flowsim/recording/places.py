@@ -119,6 +119,19 @@ def check_name(key: str, path: str | Path) -> None:
         )
 
 
+def as_path(path: object) -> Path:
+    """What a script has given as the path to write to.
+
+    Raises
+    ------
+    ConfigError
+        If it is none.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise ConfigError(f"path = {path!r:.60}: not a path; give the name of a file")
+    return Path(path)
+
+
 def set_aside(path: Path) -> Path:
     """Keep what cannot be read under a name that nobody else uses.
 
