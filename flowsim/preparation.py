@@ -27,7 +27,7 @@ from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.recording.places import RunPlaces, check_name
 from flowsim.result import Run
 from flowsim.scaling import Scaling
-from flowsim.steppers import LOW_STORAGE
+from flowsim.steppers import KERNEL_FILTERED, LOW_STORAGE, NEED_KERNEL
 from flowsim.steppers.methods import MethodOptions, choose_method, states_of
 
 Source = str | Path | Mapping[str, Any] | Experiment
@@ -219,11 +219,12 @@ def _check_kernel(experiment: Experiment, network: Network, dataset: Dataset, me
     # A step of descent is chosen on the first batch.
     samples = dataset.n_samples if kept else min(dataset.n_samples, section.batch_size or 2**63)
     size = samples * dataset.n_outputs
-    needs = method in ("euler", "heun") or (method == "gradient-descent" and section.step is None)
+    needs = method in NEED_KERNEL or (method == "gradient-descent" and section.step is None)
     if not (needs or kept):
         return
-    # The layers' Gram matrices, K, and what its eigenvalues are found in.
-    needed, machine = 8.0 * size**2 * (len(network.layers) + 2), machine_memory()
+    # The layers' Gram matrices, K, and what its eigenvalues, or its factors, are found in.
+    copies = 4 if method in KERNEL_FILTERED else 2
+    needed, machine = 8.0 * size**2 * (len(network.layers) + copies), machine_memory()
     if needed > machine:
         remedy = (
             f'another method than "{method}", such as "tsit54"' if needs else "no record.kernel"

@@ -12,14 +12,15 @@ from flowsim.deep_scaling import layer_names
 from flowsim.kernels import BACKENDS, DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.kernels.losses import LOSSES
-from flowsim.steppers import METHOD_NAMES
+from flowsim.steppers import KERNEL_FILTERED, METHOD_NAMES
 
 DTYPES = {"float64": 1e-13, "float32": 1e-6}
 """Dtypes of the state, with the least rtol that each can hold."""
 
 _KERNEL_BOUNDED = ("euler", "heun")
 _DESCENT = ("gradient-descent",)
-_PAIRS = tuple(n for n in METHOD_NAMES if n not in ("auto", *_DESCENT, *_KERNEL_BOUNDED))
+_OTHERS = ("auto", *_DESCENT, *_KERNEL_BOUNDED, *KERNEL_FILTERED)
+_PAIRS = tuple(name for name in METHOD_NAMES if name not in _OTHERS)
 _METHODS_WITH = {
     "atol": ("auto", *_PAIRS),
     "first_step": ("auto", *_PAIRS),
@@ -27,8 +28,8 @@ _METHODS_WITH = {
     "batch_size": _DESCENT,
     "momentum": _DESCENT,
     "restart": _DESCENT,
-    "step_fraction": ("auto", *_KERNEL_BOUNDED),
-    "max_relative_change": ("auto", *_KERNEL_BOUNDED),
+    "step_fraction": ("auto", *_KERNEL_BOUNDED, *KERNEL_FILTERED),
+    "max_relative_change": ("auto", *_KERNEL_BOUNDED, *KERNEL_FILTERED),
 }
 """Keys of ``[integrate]`` that only some methods know."""
 

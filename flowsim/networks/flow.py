@@ -175,11 +175,29 @@ class NetworkFlow(Risk, ABC):
         With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead.
         Returns e (n,) at the new state, which is kept in ``out`` if given.
         """
+        gradient = self.gradient(residual)
+        return self.push(theta, gradient, base, slopes, weights, step, out, slope, here)
+
+    def push(
+        self,
+        theta: Array | None,
+        gradient: np.ndarray,
+        base: Array,
+        slopes: Array | None,
+        weights: np.ndarray,
+        step: float,
+        out: Array | None,
+        slope: Array | None = None,
+        here: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`advance` with -M Phi g / n at ``theta`` in the place of the rate, g = ``gradient``.
+
+        n dR/df makes it the rate; filtered by the tangent kernel, a linearly implicit one.
+        """
         self.n_rhs += 1
         self.n_passes += 1
         if slopes is None:
             slopes = self.kernels.empty(0)
-        gradient = self.gradient(residual)
         f = self.kernels.advance(theta, gradient, base, slopes, weights, step, out, slope, here)
         return f - self.y
 

@@ -9,9 +9,17 @@ METHOD_NAMES = (
     "tsit54",
     "dop853",
     "rdpk35",
+    "implicit-euler",
+    "exponential",
     "gradient-descent",
 )
 """Every value of ``integrate.method``; kept apart so that checking a file compiles nothing."""
 
 LOW_STORAGE = ("rdpk35",)
 """Methods whose registers are states, so that they need rates that are states."""
+
+KERNEL_FILTERED = ("implicit-euler", "exponential")
+"""Methods that filter the gradient by the tangent kernel."""
+
+NEED_KERNEL = ("euler", "heun", *KERNEL_FILTERED)
+"""Methods that need the tangent kernel."""

@@ -36,6 +36,10 @@ class Kernel(Protocol):
         """All that it is made of, for `Flow.make_kernel`."""
 
     @property
+    def matrix(self) -> np.ndarray:
+        """K (n o, n o), o outputs a sample."""
+
+    @property
     def largest_rate(self) -> float:
         """lambda_max(K/n), in 1/tau."""
 
@@ -124,6 +128,20 @@ class Flow(Protocol):
 
         With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead.
         """
+
+    def push(
+        self,
+        theta: State | None,
+        gradient: np.ndarray,
+        base: State,
+        slopes: State | None,
+        weights: np.ndarray,
+        step: float,
+        out: State | None,
+        slope: State | None = None,
+        here: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """`advance` with -M Phi g / n at theta in the place of the rate, g (n,) being given."""
 
     def rate_and_errors(
         self, theta: State, residual: np.ndarray, slopes: State, weights: np.ndarray, step: float

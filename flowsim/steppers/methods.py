@@ -11,8 +11,10 @@ from flowsim.steppers import METHOD_NAMES
 from flowsim.steppers.base import Stepper
 from flowsim.steppers.batches import Batches
 from flowsim.steppers.euler import Euler
+from flowsim.steppers.exponential import Exponential
 from flowsim.steppers.gradient_descent import GradientDescent
 from flowsim.steppers.heun import Heun
+from flowsim.steppers.implicit_euler import ImplicitEuler
 from flowsim.steppers.low_storage import LowStoragePair
 from flowsim.steppers.low_storage_tableau import LowStorageTableau
 from flowsim.steppers.runge_kutta import EmbeddedPair
@@ -53,6 +55,10 @@ def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Steppe
     return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
 
 
+def _filtered(method: type[ImplicitEuler] | type[Exponential], options: MethodOptions) -> Stepper:
+    return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
+
+
 def _descent(options: MethodOptions) -> Stepper:
     size = options.batch_size
     batches = None if size is None else Batches(size, options.seed)
@@ -67,6 +73,8 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "tsit54": partial(_pair, TSIT54),
     "dop853": partial(_pair, DOP853),
     "rdpk35": partial(_low_storage, RDPK35),
+    "implicit-euler": partial(_filtered, ImplicitEuler),
+    "exponential": partial(_filtered, Exponential),
     "gradient-descent": _descent,
 }
 """Constructors by name; with ``auto`` they are `METHOD_NAMES`."""
