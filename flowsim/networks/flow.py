@@ -217,6 +217,26 @@ class NetworkFlow(Risk):
         f = self.kernels.advance_registers(theta, gradient, memory, base, error, factors, fresh)
         return f - self.y
 
+    def advance_recurrence(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        previous: Array,
+        base: Array,
+        first: Array,
+        factors: np.ndarray,
+        out: Array,
+    ) -> np.ndarray:
+        """Stage of a stabilised method into ``out``: one fused pass.
+
+        See `flowsim.kernels.interface.FlowKernels.advance_recurrence`. Returns e (n,) at ``out``.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        gradient = self.gradient(residual)
+        f = self.kernels.advance_recurrence(theta, gradient, previous, base, first, factors, out)
+        return f - self.y
+
     # Products with Phi = (df/dtheta)^T, one interface for all depths: what linearly implicit and
     # exponential methods are made of besides K = Phi^T M Phi.
 

@@ -9,9 +9,10 @@ METHOD_NAMES = (
     "tsit54",
     "dop853",
     "rdpk35",
+    "rkc2",
     "gradient-descent",
 )
 """Every value of ``integrate.method``; kept apart so that checking a file compiles nothing."""
 
-LOW_STORAGE = ("rdpk35",)
+LOW_STORAGE = ("rdpk35", "rkc2")
 """Methods whose registers are states, so that they need rates that are states."""

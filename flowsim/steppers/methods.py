@@ -16,6 +16,7 @@ from flowsim.steppers.heun import Heun
 from flowsim.steppers.low_storage import LowStoragePair
 from flowsim.steppers.low_storage_tableau import LowStorageTableau
 from flowsim.steppers.runge_kutta import EmbeddedPair
+from flowsim.steppers.stabilised import Stabilised
 from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
@@ -49,6 +50,10 @@ def _low_storage(scheme: LowStorageTableau, options: MethodOptions) -> Stepper:
     return LowStoragePair(scheme, options.rtol, options.atol, options.first_step)
 
 
+def _stabilised(options: MethodOptions) -> Stepper:
+    return Stabilised(options.rtol, options.atol, options.first_step)
+
+
 def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Stepper:
     return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
 
@@ -67,6 +72,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "tsit54": partial(_pair, TSIT54),
     "dop853": partial(_pair, DOP853),
     "rdpk35": partial(_low_storage, RDPK35),
+    "rkc2": _stabilised,
     "gradient-descent": _descent,
 }
 """Constructors by name; with ``auto`` they are `METHOD_NAMES`."""
