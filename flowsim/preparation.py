@@ -22,7 +22,7 @@ from flowsim.kernels.activations import ACTIVATIONS, Activation
 from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.kernels.losses import SQUARE
 from flowsim.networks.deep import DeepFlow, DeepNetwork
-from flowsim.networks.flow import Network
+from flowsim.networks.network import Network
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.recording.places import RunPlaces, check_name
 from flowsim.result import Run

@@ -239,6 +239,30 @@ class FlowKernels(Protocol):
         With ``fresh`` the memory is written, not read. Returns f (n,) at the new ``theta``.
         """
 
+    def advance_recurrence(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        previous: Array,
+        base: Array,
+        first: Array,
+        factors: np.ndarray,
+        out: Array,
+    ) -> np.ndarray:
+        """Take a stage of a three-term recurrence, as stabilised methods are made of, in one pass.
+
+        With k the velocity at ``theta`` for ``residual`` and ``first`` a slope::
+
+            out = base + mu (theta - base) + nu (previous - base) + beta k + delta first
+
+        ``out`` may be any of the others. Differences from the base stand here for the reason that
+        `advance_registers` has: the factors of the states add up to one, and by rounding to
+        something else.
+
+        ``factors`` (4,) float64 are mu, nu, beta and delta (both with the step). Returns f (n,) at
+        ``out``.
+        """
+
     def squared_norms(self, theta: Array, reference: Array | None, first: int) -> np.ndarray:
         """Sums of (theta - reference)^2 of each layer (layers,).
 

@@ -131,6 +131,23 @@ class ReferenceSteps(ABC):
         theta[...] = base + (gamma1 * difference + gamma2 * memory + beta * velocity)
         return self.outputs(theta)
 
+    def advance_recurrence(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        previous: np.ndarray,
+        base: np.ndarray,
+        first: np.ndarray,
+        factors: np.ndarray,
+        out: np.ndarray,
+    ) -> np.ndarray:
+        mu, nu, beta, delta = factors
+        velocity = np.empty_like(theta)
+        self.rate(theta, residual, velocity)
+        here, past = (np.asarray(state, np.float64) - base for state in (theta, previous))
+        out[...] = base + (mu * here + nu * past + beta * velocity + delta * first)
+        return self.outputs(out)
+
 
 class ReferenceKernels(ReferenceSteps):
     """`flowsim.kernels.interface.TwoLayerKernels` in NumPy.

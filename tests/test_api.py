@@ -489,7 +489,7 @@ def test_every_activation_trains():
         assert run.loss[-1] < run.loss[0], name
 
 
-@pytest.mark.parametrize("method", ["bs32", "tsit54", "dop853", "rdpk35"])
+@pytest.mark.parametrize("method", ["bs32", "tsit54", "dop853", "rdpk35", "rkc2"])
 @pytest.mark.parametrize(("dtype", "lowest"), [("float64", 1e-16), ("float32", 1e-9)])
 def test_the_steps_do_not_depend_on_where_the_run_is_to_end(method, dtype, lowest):
     """And low losses are reached: the residual keeps its relative accuracy down to rounding."""

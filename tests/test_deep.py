@@ -142,6 +142,24 @@ def test_registers_are_those_of_the_reference():
         close(values, expected, 1e-12)
 
 
+def test_recurrences_are_those_of_the_reference():
+    network, inputs = make_network(3, 9, "silu", biases=True, antisymmetric=True), make_inputs(6)
+    factors = np.array([1.7, -0.6, 0.05, -0.4])
+    found = []
+    for way in (("reference", "dense"), ("cpu", "dense")):
+        flow, theta = make_flow(network, inputs, way=way)
+        others = np.random.default_rng(1).normal(size=(3, *theta.shape))
+        previous, base, first = (flow.kernels.array(values) for values in others)
+        e, out = flow.residual(theta), flow.empty()
+        f = flow.advance_recurrence(theta, e, previous, base, first, factors, out)
+        g = flow.advance_recurrence(theta, e, previous, base, first, factors, previous)
+        assert np.array_equal(f, g)
+        assert np.array_equal(out, previous)
+        found.append([f, out])
+    for expected, values in zip(*found, strict=True):
+        close(values, expected, 1e-12)
+
+
 def test_errors_keep_their_digits_where_the_rates_nearly_cancel():
     """The norm of a sum of factors a billion times smaller than each."""
     network = make_network(2, 40, "tanh", exponents=[(0.0, 0.0, 0.0), *[(0.5, 0.0, 0.0)] * 2])

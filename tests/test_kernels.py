@@ -114,6 +114,8 @@ def compare(field, neurons, dtype, seed=1, passes="auto"):
 
     compare_registers(reference, cpu, theta, residual, (outputs_size, rate_size), 2 * tolerance)
 
+    compare_recurrences(reference, cpu, theta, residual, (outputs_size, rate_size), 2 * tolerance)
+
     same = cpu.squared_norms(theta, None, neurons)
     assert error(same, reference.squared_norms(theta, None, neurons)) < 1e-13
     moved = results[0][1]
@@ -200,6 +202,53 @@ def compare_registers(reference, cpu, theta, residual, sizes, tolerance):
     for ours, expected in zip(results[1], results[0], strict=True):
         for value, wanted, scale in zip(ours, expected, scales, strict=True):
             assert error(value, wanted, max(scale, np.max(np.abs(wanted)))) < tolerance
+
+
+def compare_recurrences(reference, cpu, theta, residual, sizes, tolerance):
+    """A stage into a place of its own, and one into that of the stage before."""
+    results = []
+    for kernels in (reference, cpu):
+        base, first = 0.9 * theta, 0.3 * theta
+        previous, out = 1.1 * theta, np.full_like(theta, np.nan)
+        factors = np.array([1.9, -0.8, 0.1, -0.2])
+        f = kernels.advance_recurrence(theta, residual, previous, base, first, factors, out)
+        g = kernels.advance_recurrence(theta, residual, previous, base, first, factors, previous)
+        assert np.array_equal(f, g)
+        assert np.array_equal(out, previous)
+        results.append((f, out))
+    for value, wanted, scale in zip(results[1], results[0], sizes, strict=True):
+        assert error(value, wanted, max(scale, np.max(np.abs(wanted)))) < tolerance
+
+
+def test_a_recurrence_is_what_its_formula_says():
+    """With the parts that `rate` and `outputs` give, whatever the backend."""
+    field = make_field(4, 2, "tanh")
+    for kernels in pair(field, 300, "float64"):
+        theta, previous, base, first = (state(field, 300, seed) for seed in range(4))
+        residual = np.linspace(-1.0, 2.0, 4)
+        k, out = kernels.empty(), kernels.empty()
+        kernels.rate(theta, residual, k)
+        new = base + 1.7 * (theta - base) - 0.6 * (previous - base) + 0.05 * k - 0.4 * first
+        factors = np.array([1.7, -0.6, 0.05, -0.4])
+        f = kernels.advance_recurrence(theta, residual, previous, base, first, factors, out)
+        np.testing.assert_allclose(out, new, rtol=1e-13, atol=1e-13)
+        np.testing.assert_allclose(f, kernels.outputs(new), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_recurrence_leaves_a_frozen_layer_where_it_is(backend, dtype):
+    field = replace(make_field(4, 2, "tanh"), input_mobility=0.0)
+    kernels = two_layer_kernels(backend, field, 300, dtype)
+    base = kernels.array(state(field, 300))
+    first, theta, previous = np.zeros_like(base), base.copy(), base.copy()
+    for factors in ([1.7, -0.6, 0.1, 0.3], [2.1, -1.15, 0.2, -0.1]):
+        kernels.advance_recurrence(
+            theta, np.ones(4), previous, base, first, np.array(factors), previous
+        )
+        theta, previous = previous, theta
+    assert np.array_equal(theta[1:], base[1:])
+    assert not np.array_equal(theta[0], base[0])
 
 
 def test_registers_are_what_their_formulas_say():
@@ -290,7 +339,11 @@ def test_bits_do_not_depend_on_threads_or_on_the_run(dtype):
         g = cpu.advance_registers(
             moving, residual, memory, theta, error_, np.array([0.3, 0.2, 0.7, 0.1, 0.4])
         )
-        parts = (f, out, g, *registers, cpu.grams(theta), cpu.squared_norms(out, theta, neurons))
+        past = cpu.empty()
+        factors = np.array([1.9, -0.8, 0.1, -0.2])
+        k = cpu.advance_recurrence(moving, residual, memory, theta, error_, factors, past)
+        sums = (f, g, k, cpu.grams(theta), cpu.squared_norms(out, theta, neurons))
+        parts = (*sums, out, past, *registers)
         seen.add(b"".join(part.tobytes() for part in parts))
     assert len(seen) == 1
 

@@ -155,6 +155,7 @@ def simulate(network=(), integrate=(), **options):
     ("method", "activation", "passes"),
     [
         ("heun", "relu", "factored"), ("tsit54", "gelu", "factored"), ("rdpk35", "tanh", "dense"),
+        ("rkc2", "tanh", "dense"),
     ],
 )  # fmt: skip
 def test_a_run_with_several_outputs_goes_on_to_the_same_bits(method, activation, passes, tmp_path):

@@ -103,8 +103,8 @@ def test_a_finished_run_is_returned_as_it_is(experiment, tmp_path):
 @pytest.mark.parametrize("record", [EAGER, {}], ids=["long", "short"])
 @pytest.mark.parametrize(
     "integrate",
-    [{}, PAIR, {"method": "tsit54"}, {"method": "bs32"}, {"method": "rdpk35"}],
-    ids=["heun", "tsit54 with atol", "tsit54", "bs32", "rdpk35"],
+    [{}, PAIR, {"method": "tsit54"}, {"method": "bs32"}, {"method": "rdpk35"}, {"method": "rkc2"}],
+    ids=["heun", "tsit54 with atol", "tsit54", "bs32", "rdpk35", "rkc2"],
 )
 @pytest.mark.parametrize(
     ("first", "then"),

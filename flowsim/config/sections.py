@@ -12,14 +12,13 @@ from flowsim.deep_scaling import layer_names
 from flowsim.kernels import BACKENDS, DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.kernels.losses import LOSSES
-from flowsim.steppers import KERNEL_FILTERED, METHOD_NAMES
+from flowsim.steppers import KERNEL_BOUNDED, KERNEL_FILTERED, METHOD_NAMES
 
 DTYPES = {"float64": 1e-13, "float32": 1e-6}
 """Dtypes of the state, with the least rtol that each can hold."""
 
-_KERNEL_BOUNDED = ("euler", "heun")
 _DESCENT = ("gradient-descent",)
-_OTHERS = ("auto", *_DESCENT, *_KERNEL_BOUNDED, *KERNEL_FILTERED)
+_OTHERS = ("auto", *_DESCENT, *KERNEL_BOUNDED, *KERNEL_FILTERED)
 _PAIRS = tuple(name for name in METHOD_NAMES if name not in _OTHERS)
 _METHODS_WITH = {
     "atol": ("auto", *_PAIRS),
@@ -28,8 +27,8 @@ _METHODS_WITH = {
     "batch_size": _DESCENT,
     "momentum": _DESCENT,
     "restart": _DESCENT,
-    "step_fraction": ("auto", *_KERNEL_BOUNDED, *KERNEL_FILTERED),
-    "max_relative_change": ("auto", *_KERNEL_BOUNDED, *KERNEL_FILTERED),
+    "step_fraction": ("auto", *KERNEL_BOUNDED, *KERNEL_FILTERED),
+    "max_relative_change": ("auto", *KERNEL_BOUNDED, *KERNEL_FILTERED),
 }
 """Keys of ``[integrate]`` that only some methods know."""
 

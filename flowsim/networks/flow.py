@@ -9,47 +9,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from functools import cached_property
 from itertools import pairwise
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from flowsim.kernels.activations import Activation
 from flowsim.kernels.interface import Array, FlowKernels
 from flowsim.kernels.losses import SQUARE
 from flowsim.networks.layer_measures import effective_ranks, mean_cosines
+from flowsim.networks.network import Network
 from flowsim.networks.risk import Risk
 from flowsim.networks.tangent_kernel import TangentKernel, largest_rate_of
-
-
-class Network(Protocol):
-    """What is asked of a network, of any kind, before it is bound to data."""
-
-    @property
-    def width(self) -> int:
-        """m."""
-
-    @property
-    def activation(self) -> Activation:
-        """sigma."""
-
-    @property
-    def seed(self) -> int:
-        """Of the initial values."""
-
-    @property
-    def antisymmetric(self) -> bool:
-        """Whether there is a second copy with the opposite output weights."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Groups of weights, from the inputs on."""
-
-    @property
-    def numbers(self) -> dict[str, Any]:
-        """The scaling at this width, as files have it among their attributes."""
-
-    def state_bytes(self, n_inputs: int, dtype: str | np.dtype) -> int:
-        """Bytes of one copy of the state."""
 
 
 class NetworkFlow(Risk, ABC):
@@ -234,6 +203,26 @@ class NetworkFlow(Risk, ABC):
         self.n_passes += 1
         gradient = self.gradient(residual)
         f = self.kernels.advance_registers(theta, gradient, memory, base, error, factors, fresh)
+        return f - self.y
+
+    def advance_recurrence(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        previous: Array,
+        base: Array,
+        first: Array,
+        factors: np.ndarray,
+        out: Array,
+    ) -> np.ndarray:
+        """Stage of a stabilised method into ``out``: one fused pass.
+
+        See `flowsim.kernels.interface.FlowKernels.advance_recurrence`. Returns e (n,) at ``out``.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        gradient = self.gradient(residual)
+        f = self.kernels.advance_recurrence(theta, gradient, previous, base, first, factors, out)
         return f - self.y
 
     # Products with Phi = (df/dtheta)^T, one interface for all depths: what linearly implicit and

@@ -9,17 +9,21 @@ METHOD_NAMES = (
     "tsit54",
     "dop853",
     "rdpk35",
+    "rkc2",
     "implicit-euler",
     "exponential",
     "gradient-descent",
 )
 """Every value of ``integrate.method``; kept apart so that checking a file compiles nothing."""
 
-LOW_STORAGE = ("rdpk35",)
+LOW_STORAGE = ("rdpk35", "rkc2")
 """Methods whose registers are states, so that they need rates that are states."""
+
+KERNEL_BOUNDED = ("euler", "heun")
+"""Methods whose steps the tangent kernel bounds."""
 
 KERNEL_FILTERED = ("implicit-euler", "exponential")
 """Methods that filter the gradient by the tangent kernel."""
 
-NEED_KERNEL = ("euler", "heun", *KERNEL_FILTERED)
+NEED_KERNEL = (*KERNEL_BOUNDED, *KERNEL_FILTERED)
 """Methods that need the tangent kernel."""

@@ -59,6 +59,8 @@ class Flow(Protocol):
     initial: State
     turns: bool
     """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
+    dtype: np.dtype
+    """Of the states."""
 
     @property
     def first_step(self) -> Any:
@@ -163,6 +165,21 @@ class Flow(Protocol):
         fresh: bool = False,
     ) -> np.ndarray:
         """Stage of a low-storage method in place, e at the new theta, in one pass."""
+
+    def advance_recurrence(
+        self,
+        theta: State,
+        residual: np.ndarray,
+        previous: State,
+        base: State,
+        first: State,
+        factors: np.ndarray,
+        out: State,
+    ) -> np.ndarray:
+        """Stage of a three-term recurrence into ``out``, e there, in one pass."""
+
+    def largest_rate(self, theta: State) -> float:
+        """lambda_max(K/n) by a few products with K, where K itself is too large."""
 
     def tangent_kernel(self, theta: State) -> Kernel:
         """K."""

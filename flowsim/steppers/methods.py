@@ -18,6 +18,7 @@ from flowsim.steppers.implicit_euler import ImplicitEuler
 from flowsim.steppers.low_storage import LowStoragePair
 from flowsim.steppers.low_storage_tableau import LowStorageTableau
 from flowsim.steppers.runge_kutta import EmbeddedPair
+from flowsim.steppers.stabilised import Stabilised
 from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
@@ -51,6 +52,10 @@ def _low_storage(scheme: LowStorageTableau, options: MethodOptions) -> Stepper:
     return LowStoragePair(scheme, options.rtol, options.atol, options.first_step)
 
 
+def _stabilised(options: MethodOptions) -> Stepper:
+    return Stabilised(options.rtol, options.atol, options.first_step)
+
+
 def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Stepper:
     return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
 
@@ -73,6 +78,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "tsit54": partial(_pair, TSIT54),
     "dop853": partial(_pair, DOP853),
     "rdpk35": partial(_low_storage, RDPK35),
+    "rkc2": _stabilised,
     "implicit-euler": partial(_filtered, ImplicitEuler),
     "exponential": partial(_filtered, Exponential),
     "gradient-descent": _descent,

@@ -245,6 +245,21 @@ class DeepCpuKernels:
         flat.move_registers(velocity, theta, memory, base, error, factors, fresh, self.threads)
         return self._forward(theta)
 
+    def advance_recurrence(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        previous: np.ndarray,
+        base: np.ndarray,
+        first: np.ndarray,
+        factors: np.ndarray,
+        out: np.ndarray,
+    ) -> np.ndarray:
+        velocity = self._scratch()
+        self.rate(theta, residual, velocity)
+        flat.move_recurrence(velocity, theta, previous, base, first, factors, out, self.threads)
+        return self._forward(out)
+
     def squared_norms(
         self, theta: np.ndarray, reference: np.ndarray | None, first: int
     ) -> np.ndarray:

@@ -220,6 +220,18 @@ class FactoredKernels:
     ) -> np.ndarray:
         raise RuntimeError("low-storage methods need dense rates (passes = dense)")
 
+    def advance_recurrence(
+        self,
+        theta: FactoredState,
+        residual: np.ndarray,
+        previous: FactoredState,
+        base: FactoredState,
+        first: Rate,
+        factors: np.ndarray,
+        out: FactoredState,
+    ) -> np.ndarray:
+        raise RuntimeError("stabilised methods need dense rates (passes = dense)")
+
     def _small_squares(self, values: np.ndarray, first: int) -> np.ndarray:
         """Sums of squares of each layer's small parameters (copies, small), in float64."""
         return np.array(

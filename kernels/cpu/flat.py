@@ -130,6 +130,35 @@ def move_registers(
     )  # fmt: skip
 
 
+@compiled
+def _move_recurrence(first_chunk, last, velocity, theta, previous, base, first, stage, out):
+    for chunk in range(first_chunk, last):
+        for k in range(chunk * CHUNK, min((chunk + 1) * CHUNK, theta.size)):
+            change = stage[0] * (theta[k] - base[k]) + stage[1] * (previous[k] - base[k])
+            out[k] = base[k] + (change + stage[2] * velocity[k] + stage[3] * first[k])
+
+
+def move_recurrence(
+    velocity: np.ndarray,
+    theta: np.ndarray,
+    previous: np.ndarray,
+    base: np.ndarray,
+    first: np.ndarray,
+    stage: np.ndarray,
+    out: np.ndarray,
+    threads: int,
+) -> None:
+    """Take a stage of a three-term recurrence, given the velocity at ``theta``.
+
+    See `flowsim.kernels.interface.FlowKernels.advance_recurrence`; ``stage`` (4,) in its order.
+    """
+    arrays = [array.reshape(-1) for array in (velocity, theta, previous, base, first)]
+    run_blocks(
+        _move_recurrence, chunks(theta.size), threads, 8.0 * CHUNK, *arrays,
+        stage.astype(theta.dtype), out.reshape(-1),
+    )  # fmt: skip
+
+
 @summing
 def _squares(first, last, values, reference, use_reference, partial):
     for chunk in range(first, last):

@@ -54,6 +54,15 @@ class BlockPasses(Passes):
         )  # fmt: skip
         return np.add.reduce(self._partial, axis=0)
 
+    def recurrence(self, theta, residual, previous, base, first, stage, out):
+        run_blocks(
+            sweep.recurrence_sweep, self.n_blocks, self.threads, self.work,
+            self._activation.value, self._activation.both, self._scale,
+            self.x, self._mobility, self._scaled(residual),
+            theta, previous, base, first, stage.astype(self.dtype), out, self._partial,
+        )  # fmt: skip
+        return np.add.reduce(self._partial, axis=0)
+
     def tangent(self, theta, direction):
         run_blocks(
             tangents.general, self.n_blocks, self.threads, self.work,

@@ -78,6 +78,14 @@ class MatrixPasses(Passes):
         )  # fmt: skip
         return np.add.reduce(self._partial, axis=0)
 
+    def recurrence(self, theta, residual, previous, base, first, stage, out):
+        run_blocks(
+            panel_passes.recurrence_sweep, self.n_blocks, self.threads, self.work,
+            self._fixed, self._signs, self._scaled(residual),
+            theta, previous, base, first, stage.astype(self.dtype), out, self._partial,
+        )  # fmt: skip
+        return np.add.reduce(self._partial, axis=0)
+
     def tangent(self, theta, direction):
         run_blocks(
             tangents.matrix, self.n_blocks, self.threads, self.work,

@@ -25,7 +25,7 @@ from .panels import (
     put_columns,
     take_columns,
 )
-from .sweep import move_registers
+from .sweep import move_recurrence, move_registers
 from .tiles import ODD, PANEL_VECTORS, add_wide_product, mix_bits, spread, where_bits
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -267,5 +267,39 @@ def register_sweep(
                 move_registers(velocity, theta, memory, base, error, stage, fresh, place, size)
                 take_columns(theta, place, size, state)
             fetched = Fetched(theta, error, after, after)
+            add_outputs(fixed, signs, index, panels, count, fetched)
+        gather(panels.sums, partial[block])
+
+
+@compiled
+def recurrence_sweep(
+    first_block, last, fixed, signs, residual, theta, previous, base, first, stage, out, partial
+):  # fmt: skip
+    """Stage of a three-term recurrence; see `TwoLayerKernels.advance_recurrence`.
+
+    ``stage`` (4,) is (mu, nu, beta, delta) in the state's dtype.
+    """
+    neurons = theta.shape[1]
+    panels = make_panels(fixed, partial.shape[1])
+    strip, width = panels.strip, panels.s.shape[1]
+    for block in range(first_block, last):
+        panels.sums[:] = 0.0
+        end = min((block + 1) * BLOCK, neurons)
+        for start in range(block * BLOCK, end, strip * width):
+            index, after = start // width, start + strip * width
+            count = min(strip, (end - start + width - 1) // width)
+            for p in range(count):
+                place = start + p * width
+                state = panel_of(panels.state, strip, p)
+                take_columns(theta, place, min(width, end - place), state)
+            fetched = Fetched(base, previous, start, start)
+            find_velocities(fixed, signs, index, residual, panels, count, fetched)
+            for p in range(count):
+                place = start + p * width
+                size, state = min(width, end - place), panel_of(panels.state, strip, p)
+                velocity = panel_of(panels.velocity, strip, p)
+                move_recurrence(velocity, theta, previous, base, first, stage, out, place, size)
+                take_columns(out, place, size, state)
+            fetched = Fetched(theta, first, after, after)
             add_outputs(fixed, signs, index, panels, count, fetched)
         gather(panels.sums, partial[block])

@@ -99,6 +99,19 @@ class Passes(ABC):
         """Stage of a low-storage method, as `TwoLayerKernels.advance_registers`."""
 
     @abstractmethod
+    def recurrence(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        previous: np.ndarray,
+        base: np.ndarray,
+        first: np.ndarray,
+        stage: np.ndarray,
+        out: np.ndarray,
+    ) -> np.ndarray:
+        """Stage of a three-term recurrence, as `TwoLayerKernels.advance_recurrence`."""
+
+    @abstractmethod
     def tangent(self, theta: np.ndarray, direction: np.ndarray) -> np.ndarray:
         """Derivative of the sums along a slope, see `flowsim.kernels.cpu.tangents`."""
 

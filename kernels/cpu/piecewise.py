@@ -100,6 +100,14 @@ class FusedPasses(Passes):
         )  # fmt: skip
         return self._outputs(self._partial)
 
+    def recurrence(self, theta, residual, previous, base, first, stage, out):
+        run_blocks(
+            registers.recurrence_sweep, self.n_blocks, self.threads, self.work,
+            self.x, self._pull(residual), self._like, self._factors, theta, previous, base, first,
+            stage.astype(self.dtype), out, self._leaky, self._partial,
+        )  # fmt: skip
+        return self._outputs(self._partial)
+
     def tangent(self, theta, direction):
         partial = np.empty((self.n_blocks, self.n_samples))
         run_blocks(

@@ -251,3 +251,45 @@ def register_sweep(
                 row_velocity[k] *= factor
         move_registers(velocity, theta, memory, base, error, stage, fresh, start, size)
         _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
+
+
+@numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+def move_recurrence(velocity, theta, previous, base, first, stage, out, start, size):
+    """The next state of a three-term recurrence for a block's neurons, given their velocity."""
+    for row in range(theta.shape[0]):
+        moving = velocity[row, :size]
+        here = theta[row, start : start + size]
+        past = previous[row, start : start + size]
+        origin = base[row, start : start + size]
+        slope = first[row, start : start + size]
+        new = out[row, start : start + size]
+        for k in range(size):
+            change = stage[0] * (here[k] - origin[k]) + stage[1] * (past[k] - origin[k])
+            new[k] = origin[k] + (change + stage[2] * moving[k] + stage[3] * slope[k])
+
+
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+def recurrence_sweep(
+    first_block, last, value, both, scale, x, mobility, residual, theta, previous, base, first,
+    stage, out, partial,
+):  # fmt: skip
+    """Stage of a three-term recurrence; see `TwoLayerKernels.advance_recurrence`.
+
+    ``stage`` (4,) is (mu, nu, beta, delta) in the state's dtype.
+    """
+    n_inputs = x.shape[1]
+    z = np.empty(BLOCK, theta.dtype)
+    s = np.empty(BLOCK, theta.dtype)
+    ds = np.empty(BLOCK, theta.dtype)
+    velocity = np.empty((1 + n_inputs, BLOCK), theta.dtype)
+    for block in range(first_block, last):
+        start = block * BLOCK
+        size = min(BLOCK, theta.shape[1] - start)
+        _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
+        for row in range(1 + n_inputs):
+            factor = mobility[row]
+            row_velocity = velocity[row, :size]
+            for k in range(size):
+                row_velocity[k] *= factor
+        move_recurrence(velocity, theta, previous, base, first, stage, out, start, size)
+        _block_outputs(value, scale, x, out, start, size, z, s, partial[block])

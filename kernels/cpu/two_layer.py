@@ -121,6 +121,19 @@ class CpuKernels:
         sums = self.passes.registers(theta, residual, memory, base, error, factors, fresh)
         return self.field.multiplier * sums
 
+    def advance_recurrence(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        previous: np.ndarray,
+        base: np.ndarray,
+        first: np.ndarray,
+        factors: np.ndarray,
+        out: np.ndarray,
+    ) -> np.ndarray:
+        sums = self.passes.recurrence(theta, residual, previous, base, first, factors, out)
+        return self.field.multiplier * sums
+
     def rate_and_errors(
         self,
         theta: np.ndarray,

@@ -1,0 +1,177 @@
+"""Stabilised explicit Runge-Kutta: as many stages as a step needs to be stable.
+
+Late in training the rates of K/n spread over many decades. What still moves is slow, and a step is
+held back by lambda_max(K/n) alone: one of a common pair reaches h lambda_max of about 3, whatever
+its accuracy. A method whose stages are there for stability reaches 0.65 s^2 with s of them, so that
+the cost of going on to a time T falls from T to its root. It needs no linear algebra, five copies
+of the state, and a bound of the rates: from K where that is small, else by some products with it.
+
+The Jacobian of the flow is -K/n seen from the samples, plus a part that is small where residuals
+are; that part is allowed for by a factor of safety, and found wanting by the estimate of the error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowsim.kernels.cpu.samples import all_finite
+from flowsim.steppers.base import Attempt, Flow, Point, State
+from flowsim.steppers.controller import first_step
+from flowsim.steppers.error_controlled import ErrorControlled
+from flowsim.steppers.stabilised_tableau import StabilisedTableau
+from flowsim.steppers.tableaux.rkc2 import extent_of, rkc2, stages_for
+
+
+class Stabilised(ErrorControlled):
+    """An adaptive stabilised method: the error chooses the step, the step the number of stages.
+
+    While a step is tried the five states are the point, the new state, the rate at the point, the
+    stage before and the rate at the new state; the last two stages take turns in two of them.
+
+    Parameters
+    ----------
+    rtol, atol, first
+        See `ErrorControlled`.
+    """
+
+    name: ClassVar[str] = "rkc2"
+    states = 5
+    SAFETY = 1.1
+    """Of the bound of the rates, for the Jacobian's part beside -K/n and for K's growth."""
+    MAX_AGE = 25
+    """Steps after which the bound is made again."""
+    SHARE = 0.05
+    """Of the passes, what bounds may cost besides: with many stages a step they are made sooner."""
+    MOST_ROWS = 512
+    """Rows of K up to which all of it is made: beyond, some products with it are cheaper."""
+    ROWS_A_PASS = 50
+    """Rows of K that cost about as much as a pass."""
+    MOST_STAGES = 1000
+    """In one step, during which nobody can stop the run or sees where it is."""
+
+    def __init__(self, rtol: float, atol: float, first: float | None = None) -> None:
+        # All numbers of stages have the same orders, which is what the control asks for.
+        super().__init__(rkc2(2).butcher, rtol, atol, first)
+
+    def refined(self) -> Stabilised:
+        return Stabilised(0.1 * self.rtol, 0.1 * self.atol, self.first)
+
+    def start(self, flow: Flow, point: Point) -> None:
+        super().start(flow, point)
+        self._bound_rates(flow, point)
+
+    def _allocate(self, flow: Flow, point: Point) -> None:
+        # F at the point, a stage and later the change of the state, F at the new state.
+        self._slopes = flow.empty(3)
+        flow.rate(point.theta, point.residual, self._slopes[0])
+        self._moved = False
+        # Rounding errors of the stages grow with the square of their number (Verwer, Hundsdorfer
+        # & Sommeijer 1990); the limit is that of their program.
+        rounding = float(np.finfo(flow.dtype).eps)
+        self._most = int(np.clip(np.sqrt(self.rtol / (10.0 * rounding)), 2, self.MOST_STAGES))
+
+    def memory(self) -> dict[str, Any]:
+        return super().memory() | {
+            "rate_bound": self._rate,
+            "bound_age": self._age,
+            "passes_since_bound": self._passes,
+        }
+
+    def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
+        rest = dict(memory)
+        self._rate, self._age = rest.pop("rate_bound"), rest.pop("bound_age")
+        self._passes = rest.pop("passes_since_bound")
+        super().resume(flow, point, rest)
+
+    def _first_step(self, flow: Flow, point: Point) -> float:
+        slopes, order = self._slopes, self.tableau.order
+        return first_step(flow, point, slopes, order, self._scaled_norm, self._new, np.inf)
+
+    def _bound_rates(self, flow: Flow, point: Point) -> None:
+        """Bound the rates of e near the point, with their factor of safety."""
+        curvature = flow.curvature(point.residual)
+        if point.residual.size <= self.MOST_ROWS:
+            rate = flow.tangent_kernel(point.theta).rate_bound(curvature)
+        else:
+            steepest = 1.0 if curvature is None else float(np.max(curvature))
+            rate = steepest * flow.largest_rate(point.theta)
+        self._rate = self.SAFETY * rate
+        self._age = self._passes = 0
+
+    def _due(self, flow: Flow, point: Point) -> bool:
+        """Whether the bound is old, or so cheap beside what has been spent that it may be new."""
+        cost = min(point.residual.size, self.MOST_ROWS) / self.ROWS_A_PASS + 1.0
+        return self._age >= self.MAX_AGE or self.SHARE * self._passes > cost
+
+    def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
+        if self._moved:
+            self._turn(flow)
+        if self._age and self._due(flow, point):
+            self._bound_rates(flow, point)
+        longest = extent_of(self._most) / self._rate if self._rate > 0.0 else np.inf
+        attempt = super().attempt(flow, point, min(limit, longest))
+        self._moved = attempt.point is not None
+        # A rejected step may have been an unstable one.
+        self._age = self._age + 1 if self._moved or self._age == 0 else self.MAX_AGE
+        return attempt
+
+    def _turn(self, flow: Flow) -> None:
+        """The rate at the new state has become that at the point."""
+        if flow.turns:
+            self._slopes = self._slopes[::-1]
+        else:
+            self._slopes[0][...] = self._slopes[2]
+
+    def _take(self, flow: Flow, point: Point, step: float) -> np.ndarray:
+        tableau = rkc2(stages_for(step * self._rate))
+        base, slopes = point.theta, self._slopes
+        # Two places in turn, so that the last stage ends up in the new state's.
+        here, there = self._new, slopes[1]
+        if tableau.stages % 2 == 0:
+            here, there = there, here
+        residual = flow.combine(base, slopes, tableau.beta[:1], step, here)
+        before = base
+        for stage in range(2, tableau.stages + 1):
+            if not all_finite(residual.reshape(-1)):
+                break
+            residual = flow.advance_recurrence(
+                here, residual, before, base, slopes[0], tableau.factors(stage, step), there
+            )
+            before, here, there = here, there, here
+        self._passes += tableau.stages
+        self._used: StabilisedTableau = tableau
+        return residual
+
+    def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
+        rate, change = self._used.error_rate, self._used.error_change
+        np.subtract(point.theta, self._new, out=self._slopes[1])
+        weights = np.array([[rate, change / step, rate]])
+        others, norms = flow.rate_and_errors(self._new, residual, self._slopes, weights, step)
+        self._new_sizes = norms[1]
+        return self._scaled_norm(norms[0], residual - others[0])
+
+    def _layer_sizes(self, flow: Flow, point: Point) -> np.ndarray:
+        return self._new_sizes  # came with the error
+
+    def _prepare_dense(self, flow: Flow, point: Point, new: Point, step: float) -> None:
+        """Nothing: the rates at both ends are there."""
+
+    def _interpolate(
+        self, flow: Flow, point: Point, new: Point, step: float, fraction: float
+    ) -> tuple[State, np.ndarray]:
+        """Cubic through both ends with the rates there (Hermite)."""
+        rest = 1.0 - fraction
+        weights = np.array(
+            [
+                step * fraction * rest**2,
+                -(fraction**2) * (3.0 - 2.0 * fraction),
+                -step * fraction**2 * rest,
+            ]
+        )
+        # Made anew every time, in the one place that is free: that of the state itself.
+        change = self._slopes[1]
+        np.subtract(point.theta, new.theta, out=change)
+        return change, flow.combine(point.theta, self._slopes, weights, 1.0, change)
