@@ -9,6 +9,7 @@ METHOD_NAMES = (
     "tsit54",
     "dop853",
     "rdpk35",
+    "ros34pw2",
     "implicit-euler",
     "exponential",
     "gradient-descent",
@@ -21,5 +22,5 @@ LOW_STORAGE = ("rdpk35",)
 KERNEL_FILTERED = ("implicit-euler", "exponential")
 """Methods that filter the gradient by the tangent kernel."""
 
-NEED_KERNEL = ("euler", "heun", *KERNEL_FILTERED)
+NEED_KERNEL = ("euler", "heun", "ros34pw2", *KERNEL_FILTERED)
 """Methods that need the tangent kernel."""

@@ -17,12 +17,15 @@ from flowsim.steppers.heun import Heun
 from flowsim.steppers.implicit_euler import ImplicitEuler
 from flowsim.steppers.low_storage import LowStoragePair
 from flowsim.steppers.low_storage_tableau import LowStorageTableau
+from flowsim.steppers.rosenbrock import RosenbrockW
+from flowsim.steppers.rosenbrock_tableau import RosenbrockTableau
 from flowsim.steppers.runge_kutta import EmbeddedPair
 from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
 from flowsim.steppers.tableaux.rdpk35 import RDPK35
+from flowsim.steppers.tableaux.ros34pw2 import ROS34PW2
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
 
@@ -51,6 +54,10 @@ def _low_storage(scheme: LowStorageTableau, options: MethodOptions) -> Stepper:
     return LowStoragePair(scheme, options.rtol, options.atol, options.first_step)
 
 
+def _rosenbrock(tableau: RosenbrockTableau, options: MethodOptions) -> Stepper:
+    return RosenbrockW(tableau, options.rtol, options.atol, options.first_step)
+
+
 def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Stepper:
     return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
 
@@ -73,6 +80,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "tsit54": partial(_pair, TSIT54),
     "dop853": partial(_pair, DOP853),
     "rdpk35": partial(_low_storage, RDPK35),
+    "ros34pw2": partial(_rosenbrock, ROS34PW2),
     "implicit-euler": partial(_filtered, ImplicitEuler),
     "exponential": partial(_filtered, Exponential),
     "gradient-descent": _descent,
