@@ -66,12 +66,15 @@ def test_a_run_and_its_file(antisymmetric, tmp_path):
     ("method", "passes"),
     [
         *(("heun", "dense"), ("heun", "factored"), ("tsit54", "dense"), ("tsit54", "factored")),
-        *(("euler", "factored"), ("gradient-descent", "factored")),
-        *(("rdpk35", "auto"), ("rkc2", "auto")),
+        *(("euler", "factored"), ("gradient-descent", "factored"), ("rdpk35", "auto")),
+        ("rkc2", "auto"),
+        *(("ros34pw2", "dense"), ("ros34pw2", "factored"), ("exponential", "dense")),
+        *(("exponential", "factored"), ("implicit-euler", "factored")),
     ],
 )
 def test_a_run_goes_on_to_the_same_bits(method, passes, tmp_path):
-    network = {"activation": "tanh" if method in ("tsit54", "rdpk35", "rkc2") else "relu"}
+    smooth = ("tsit54", "rdpk35", "rkc2", "ros34pw2")
+    network = {"activation": "tanh" if method in smooth else "relu"}
     options = {"method": method, "stop_loss": 0.0, "passes": passes}
     whole, output = tmp_path / "whole.h5", tmp_path / "run.h5"
     simulate(network, integrate={**options, "max_steps": 40}, output=whole)

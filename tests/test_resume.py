@@ -24,6 +24,7 @@ EAGER = {"flush": {"seconds": 0.0}, "checkpoint": {"seconds": 0.0}}
 """Everything is saved at every step."""
 
 PAIR = {"method": "tsit54", "atol": 1e-9}
+OTHERS = ("tsit54", "bs32", "rdpk35", "rkc2", "ros34pw2", "exponential", "implicit-euler")
 
 
 @pytest.fixture
@@ -103,8 +104,8 @@ def test_a_finished_run_is_returned_as_it_is(experiment, tmp_path):
 @pytest.mark.parametrize("record", [EAGER, {}], ids=["long", "short"])
 @pytest.mark.parametrize(
     "integrate",
-    [{}, PAIR, {"method": "tsit54"}, {"method": "bs32"}, {"method": "rdpk35"}, {"method": "rkc2"}],
-    ids=["heun", "tsit54 with atol", "tsit54", "bs32", "rdpk35", "rkc2"],
+    [{}, PAIR, *({"method": name} for name in OTHERS)],
+    ids=["heun", "tsit54 with atol", *OTHERS],
 )
 @pytest.mark.parametrize(
     ("first", "then"),

@@ -10,6 +10,7 @@ METHOD_NAMES = (
     "dop853",
     "rdpk35",
     "rkc2",
+    "ros34pw2",
     "implicit-euler",
     "exponential",
     "gradient-descent",
@@ -25,5 +26,5 @@ KERNEL_BOUNDED = ("euler", "heun")
 KERNEL_FILTERED = ("implicit-euler", "exponential")
 """Methods that filter the gradient by the tangent kernel."""
 
-NEED_KERNEL = (*KERNEL_BOUNDED, *KERNEL_FILTERED)
+NEED_KERNEL = (*KERNEL_BOUNDED, "ros34pw2", *KERNEL_FILTERED)
 """Methods that need the tangent kernel."""

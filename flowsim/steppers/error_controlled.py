@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
 from flowsim.steppers.controller import PIDController
-from flowsim.steppers.tableau import ButcherTableau
+
+
+class Embedding(Protocol):
+    """What the control must know of a method's coefficients."""
+
+    @property
+    def error_order(self) -> int:
+        """Exponent of the step size in the estimated error of one step."""
 
 
 class ErrorControlled(Stepper):
@@ -23,7 +30,7 @@ class ErrorControlled(Stepper):
 
     Parameters
     ----------
-    tableau : ButcherTableau
+    tableau : ButcherTableau or RosenbrockTableau
         With at least one embedded solution.
     rtol : float
     atol : float
@@ -33,9 +40,9 @@ class ErrorControlled(Stepper):
     """
 
     def __init__(
-        self, tableau: ButcherTableau, rtol: float, atol: float, first: float | None = None
+        self, tableau: Embedding, rtol: float, atol: float, first: float | None = None
     ) -> None:
-        self.tableau = tableau
+        self.tableau: Embedding = tableau
         self.rtol = rtol
         self.atol = atol
         self.first = first

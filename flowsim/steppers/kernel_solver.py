@@ -94,6 +94,12 @@ class KernelSolver:
             found = found / self._root
         return np.asarray(found).reshape(v.shape)
 
+    def times_hessian(self, v: np.ndarray) -> np.ndarray:
+        """H v, shaped like v."""
+        if self.curvature is None:
+            return v
+        return np.asarray(self.curvature.reshape(v.shape) * v)
+
     def filtered(
         self, function: Callable[[np.ndarray], np.ndarray], gradient: np.ndarray
     ) -> np.ndarray:

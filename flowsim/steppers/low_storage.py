@@ -10,6 +10,7 @@ from flowsim.steppers.base import Flow, Point, State
 from flowsim.steppers.controller import first_step
 from flowsim.steppers.error_controlled import ErrorControlled
 from flowsim.steppers.low_storage_tableau import LowStorageTableau
+from flowsim.steppers.tableau import ButcherTableau
 
 
 class LowStoragePair(ErrorControlled):
@@ -28,6 +29,7 @@ class LowStoragePair(ErrorControlled):
 
     name: ClassVar[str] = "low-storage pair"
     states = 4
+    tableau: ButcherTableau
 
     def __init__(
         self, scheme: LowStorageTableau, rtol: float, atol: float, first: float | None = None

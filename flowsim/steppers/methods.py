@@ -17,6 +17,8 @@ from flowsim.steppers.heun import Heun
 from flowsim.steppers.implicit_euler import ImplicitEuler
 from flowsim.steppers.low_storage import LowStoragePair
 from flowsim.steppers.low_storage_tableau import LowStorageTableau
+from flowsim.steppers.rosenbrock import RosenbrockW
+from flowsim.steppers.rosenbrock_tableau import RosenbrockTableau
 from flowsim.steppers.runge_kutta import EmbeddedPair
 from flowsim.steppers.stabilised import Stabilised
 from flowsim.steppers.tableau import ButcherTableau
@@ -24,6 +26,7 @@ from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
 from flowsim.steppers.tableaux.rdpk35 import RDPK35
+from flowsim.steppers.tableaux.ros34pw2 import ROS34PW2
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
 
@@ -56,6 +59,10 @@ def _stabilised(options: MethodOptions) -> Stepper:
     return Stabilised(options.rtol, options.atol, options.first_step)
 
 
+def _rosenbrock(tableau: RosenbrockTableau, options: MethodOptions) -> Stepper:
+    return RosenbrockW(tableau, options.rtol, options.atol, options.first_step)
+
+
 def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Stepper:
     return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
 
@@ -79,6 +86,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "dop853": partial(_pair, DOP853),
     "rdpk35": partial(_low_storage, RDPK35),
     "rkc2": _stabilised,
+    "ros34pw2": partial(_rosenbrock, ROS34PW2),
     "implicit-euler": partial(_filtered, ImplicitEuler),
     "exponential": partial(_filtered, Exponential),
     "gradient-descent": _descent,

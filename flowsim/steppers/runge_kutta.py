@@ -76,6 +76,7 @@ class EmbeddedPair(ErrorControlled):
     """
 
     name: ClassVar[str] = "embedded pair"
+    tableau: ButcherTableau
 
     def __init__(
         self, tableau: ButcherTableau, rtol: float, atol: float, first: float | None = None

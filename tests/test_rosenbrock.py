@@ -1,0 +1,314 @@
+"""Rosenbrock-W methods: order by all W-trees, with any Jacobian; the tangent kernel's stages."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from deep_flows import make_flow as make_deep_flow
+from deep_flows import make_network as make_deep_network
+from flows import Trace, make_flow, make_network
+from linear_algebra import jacobian_of, moved, rate_of
+from scipy.integrate import solve_ivp
+from test_tableaux import rooted_trees
+
+from flowsim.steppers.base import Point
+from flowsim.steppers.driver import integrate
+from flowsim.steppers.events import StopRules
+from flowsim.steppers.methods import METHODS, MethodOptions
+from flowsim.steppers.rosenbrock import RosenbrockW
+from flowsim.steppers.tableau import lower
+from flowsim.steppers.tableaux.ros34pw2 import ROS34PW2
+
+TABLEAUX = [ROS34PW2]
+F, J = "f", "J"
+
+
+def w_trees(order):
+    """Trees (kind, subtrees): every rooted tree, with J where a vertex has one branch, or not.
+
+    A vertex of kind J stands for the matrix that is given for the Jacobian (Hairer & Wanner II,
+    IV.7): it has exactly one branch.
+    """
+    found = []
+    for tree in rooted_trees(order):
+        found += marked(tree)
+    return found
+
+
+def marked(tree):
+    """All ways to mark the vertices of a rooted tree, alike ones once."""
+    choices = [()]
+    for subtree in tree:
+        choices = [(*rest, one) for rest in choices for one in marked(subtree)]
+    unique = sorted({tuple(sorted(branches, key=repr)) for branches in choices}, key=repr)
+    kinds = (F, J) if len(tree) == 1 else (F,)
+    return [(kind, branches) for branches in unique for kind in kinds]
+
+
+def test_number_of_w_trees():
+    """Hairer & Wanner II, IV.7: 1, 2, 5 conditions, where 1, 1, 2 trees have no J."""
+    assert [len(w_trees(order)) for order in (1, 2, 3)] == [1, 2, 5]
+
+
+def plain(tree):
+    """The rooted tree without marks; None if one is J."""
+    kind, branches = tree
+    parts = [plain(branch) for branch in branches]
+    return None if kind == J or None in parts else tuple(parts)
+
+
+def stage_weights(tree, a, gammas):
+    kind, branches = tree
+    if kind == J:
+        return gammas @ stage_weights(branches[0], a, gammas)
+    weights = np.ones(len(a))
+    for branch in branches:
+        weights = weights * (a @ stage_weights(branch, a, gammas))
+    return weights
+
+
+def size(tree):
+    return 1 + sum(size(branch) for branch in tree)
+
+
+def density(tree):
+    product = size(tree)
+    for branch in tree:
+        product *= density(branch)
+    return product
+
+
+def defect(weights, tableau, order, fraction=1.0):
+    """Largest violation of the conditions up to ``order``: trees with a J add up to nothing."""
+    worst = 0.0
+    for n in range(1, order + 1):
+        for tree in w_trees(n):
+            bare = plain(tree)
+            wanted = 0.0 if bare is None else fraction**n / density(bare)
+            found = weights @ stage_weights(tree, tableau.a, tableau.gammas)
+            worst = max(worst, abs(found - wanted))
+    return worst
+
+
+@pytest.mark.parametrize("tableau", TABLEAUX, ids=lambda t: t.name)
+def test_weights_have_their_order_with_any_jacobian_and_no_more(tableau):
+    weights, order = tableau.embedded
+    for b, p in ((tableau.b, tableau.order), (weights, order)):
+        assert defect(b, tableau, p) < 1e-13
+        assert defect(b, tableau, p + 1) > 1e-6
+    assert order == tableau.order - 1
+
+
+@pytest.mark.parametrize("tableau", TABLEAUX, ids=lambda t: t.name)
+@pytest.mark.parametrize("fraction", [0.1, 0.37, 0.5, 0.9, 1.0])
+def test_dense_output_has_its_order(tableau, fraction):
+    rounding = 2.3e-16 * np.abs(tableau.dense).sum()
+    weights = tableau.dense_weights(fraction)
+    assert defect(weights, tableau, tableau.dense_order, fraction) < 1e-14 + 10 * rounding
+
+
+@pytest.mark.parametrize("tableau", TABLEAUX, ids=lambda t: t.name)
+def test_it_is_l_stable_and_stiffly_accurate(tableau):
+    s = tableau.stages
+    np.testing.assert_allclose(tableau.a[-1] + tableau.gammas[-1], tableau.b, rtol=0, atol=1e-15)
+    both, ones = tableau.a + tableau.gammas, np.ones(s)
+
+    def growth(z):
+        return 1.0 + z * tableau.b @ np.linalg.solve(np.eye(s) - z * both, ones)
+
+    left = [growth(z) for z in -np.geomspace(1e-3, 1e6, 200)]
+    assert np.max(np.abs(left)) < 1.0
+    assert np.max(np.abs([growth(1j * y) for y in np.geomspace(1e-3, 1e6, 200)])) <= 1.0 + 1e-12
+    assert abs(left[-1]) < 1e-5
+
+
+def dense_step(tableau, f, jacobian, u, h):
+    """The method as its definition has it: every stage one linear system in all unknowns.
+
+    Returns the new state, the embedded one, and the stages.
+    """
+    slopes = []
+    system = np.eye(len(u)) - h * tableau.gamma * jacobian
+    for i in range(tableau.stages):
+        at = u + h * sum((w * k for w, k in zip(tableau.a[i], slopes, strict=False)), 0.0 * u)
+        mixed = sum((w * k for w, k in zip(tableau.gammas[i], slopes, strict=False)), 0.0 * u)
+        slopes.append(np.linalg.solve(system, f(at) + h * jacobian @ mixed))
+    stages = np.array(slopes)
+    return u + h * tableau.b @ stages, u + h * tableau.embedded[0] @ stages, stages
+
+
+@pytest.mark.parametrize("tableau", TABLEAUX, ids=lambda t: t.name)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_order_by_slope_with_a_random_jacobian(tableau, seed):
+    matrix = np.random.default_rng(seed).normal(size=(3, 3))
+
+    def f(u):
+        return np.array([u[1] * u[2], -u[0] * u[2], -0.51 * u[0] * u[1]])
+
+    start = np.array([0.3, 1.0, 0.9])
+    exact = solve_ivp(lambda _, u: f(u), (0, 1), start, "DOP853", rtol=1e-13, atol=1e-14).y[:, -1]
+    errors = []
+    for steps in (100, 200):
+        ends = [start, start]
+        for _ in range(steps):
+            ends = [dense_step(tableau, f, matrix, u, 1 / steps)[k] for k, u in enumerate(ends)]
+        errors.append([np.linalg.norm(end - exact) for end in ends])
+    slopes = np.log2(np.array(errors[0]) / errors[1])
+    assert abs(slopes[0] - tableau.order) < 0.1
+    assert abs(slopes[1] - tableau.embedded[1]) < 0.1
+
+
+def flows(name):
+    if name == "logistic":
+        y = np.array([1.0, -1.0, -1.0, 1.0])
+        return make_flow(make_network(7, "tanh", 0.9, 0.1), y=y, loss="logistic"), None
+    if name in ("tanh", "x_tanh_x"):
+        return make_flow(make_network(7, name, 0.9, 0.1, antisymmetric=True)), None
+    if name == "softmax":
+        x = np.column_stack([np.linspace(-1, 1, 4), np.ones(4)])
+        network = make_deep_network(1, 5, "tanh", n_outputs=3)
+        return make_deep_flow(network, (x, np.eye(3)[[0, 2, 1, 1]]), loss="softmax")
+    return make_deep_flow(make_deep_network(2, 5, "tanh", biases=True), way=("cpu", name))
+
+
+def attempt_of(flow, theta, step, rtol=1e30):
+    """A step of a given size, whatever its error."""
+    theta = flow.initial.copy() if theta is None else theta
+    point = Point.of(flow, 0.0, theta, flow.residual(theta))
+    stepper = RosenbrockW(ROS34PW2, rtol, 0.0, step)
+    stepper.start(flow, point)
+    return point, stepper, stepper.attempt(flow, point, np.inf)
+
+
+@pytest.mark.parametrize("name", ["tanh", "x_tanh_x", "logistic", "softmax", "dense", "factored"])
+@pytest.mark.parametrize("step", [0.1, 2.0])
+def test_a_step_is_that_of_dense_algebra(name, step):
+    flow, theta = flows(name)
+    point, stepper, attempt = attempt_of(flow, theta, step)
+    curvature = flow.curvature(point.residual)
+    hessian = np.ones(flow.n_samples) if curvature is None else curvature
+    jacobian = jacobian_of(flow, point.theta, hessian)
+    start = np.array(point.theta, np.float64)
+
+    def f(u):
+        return rate_of(flow, moved(flow, point.theta, u))
+
+    new, embedded, stages = dense_step(ROS34PW2, f, jacobian, np.zeros(start.size), step)
+    assert np.max(np.abs(new)) > 5e-3
+    for u, state in (
+        (new, attempt.point.theta),
+        (step * ROS34PW2.dense_weights(0.3) @ stages, attempt.interpolate(0.3)[0]),
+    ):
+        expected = start.reshape(-1) + u
+        error = np.asarray(state).reshape(-1) - expected
+        assert np.max(np.abs(error)) < 1e-11 * np.max(np.abs(expected))
+    np.testing.assert_allclose(
+        attempt.point.residual, flow.residual(attempt.point.theta), rtol=0, atol=1e-12
+    )
+    # The error: of the weights the embedded solution's, of e what follows to first order.
+    sizes, base = flow.layer_norms(point.theta), moved(flow, point.theta, 0.0 * new)
+    slope = flow.empty(1)
+    if name not in ("factored",):
+        slope[0][...] = (new - embedded).reshape(start.shape)
+        layers = flow.combination_norms(slope, np.ones(1), 1.0)
+        own = np.sqrt(np.mean(flow.jvp(base, slope[0]) ** 2))
+        scale = max(flow.residual_size(e) for e in (point.residual, attempt.point.residual))
+        error = max(np.max(layers / sizes), own / scale)
+        for rtol, accepted in ((0.999 * error, False), (1.001 * error, True)):
+            theta = flow.state(start)
+            assert (attempt_of(flow, theta, step, rtol)[2].point is not None) == accepted
+
+
+def test_order_by_slope():
+    x = np.column_stack([np.linspace(-1, 1, 3), np.ones(3)])
+    flow = make_flow(make_network(20, "x_tanh_x"), x, 4.0 * np.sin(3 * x[:, 0]))
+
+    def rate(_, theta):
+        return rate_of(flow, flow.state(theta.reshape(flow.initial.shape)))
+
+    exact = solve_ivp(rate, (0, 1), flow.initial.ravel(), "DOP853", rtol=1e-13, atol=1e-13).y[:, -1]
+    errors = []
+    for steps in (100, 200):
+        theta = flow.initial.copy()
+        for _ in range(steps):
+            theta = attempt_of(flow, theta, 1.0 / steps)[2].point.theta.copy()
+        errors.append(np.linalg.norm(theta.ravel() - exact))
+    assert abs(np.log2(errors[0] / errors[1]) - 3.0) < 0.1
+
+
+def stiff_tanh(width=200):
+    x = np.linspace(-1, 1, 16)
+    y = np.sin(3 * x) + 0.3 * np.sin(9 * x)
+    return make_flow(make_network(width, "tanh"), np.column_stack([x, np.ones(16)]), y)
+
+
+def test_a_stiff_tail_at_the_price_of_few_gradients():
+    """SciPy's RK45 takes 262,000 on a like problem, and its step is held to 3.3 / lambda_max."""
+    flow, end = stiff_tanh(), 1.3e5
+    rate = flow.tangent_kernel(flow.initial).largest_rate
+    assert 6 * end * rate / 3.3 > 1.5e5
+    rules = StopRules(stop_loss=0.0, steady_slope=0.0, t_max=end)
+    outcome = integrate(flow, METHODS["ros34pw2"](MethodOptions(atol=1e-14)), rules, Trace())
+    assert outcome.stop_reason.startswith("t_max")
+    assert flow.n_rhs < 262_000 / 50
+    assert outcome.point.loss < 1e-25
+
+
+def test_a_stiff_run_is_as_accurate_as_asked():
+    flow, rules = stiff_tanh(), StopRules(stop_loss=0.0, steady_slope=0.0, t_max=1e3)
+    exact = integrate(flow, METHODS["dop853"](MethodOptions(rtol=1e-9, atol=1e-14)), rules, Trace())
+    errors = []
+    for rtol in (1e-3, 1e-4, 1e-5):
+        point = integrate(flow, METHODS["ros34pw2"](MethodOptions(rtol=rtol)), rules, Trace()).point
+        errors.append(np.linalg.norm(point.residual - exact.point.residual))
+        errors[-1] /= np.linalg.norm(exact.point.residual)
+        assert errors[-1] < 5 * rtol
+    assert errors[0] > 5 * errors[1] > 25 * errors[2]
+
+
+@pytest.mark.parametrize("value", [np.nan, -1e9])
+def test_what_cannot_be_factorised_rejects_the_step(value):
+    flow = make_flow(make_network(20, "tanh"))
+    grams = flow.tangent_kernel(flow.initial).grams
+    flow.tangent_kernel = lambda theta: flow.make_kernel(np.full_like(grams, value))
+    point, stepper, attempt = attempt_of(flow, None, 1.0)
+    assert (attempt.point, attempt.rejection) == (None, "non-finite")
+    assert stepper.step < 1.0
+    # What is not finite stays so; a negative K of a wrong flow lets tiny steps pass.
+    if np.isnan(value):
+        outcome = integrate(flow, stepper, StopRules(t_max=1.0), Trace())
+        assert outcome.status == "failed"
+        assert outcome.stop_reason.startswith("non_finite")
+
+
+def test_a_shorter_try_builds_no_second_kernel():
+    flow = make_flow(make_network(20, "tanh"))
+    build, built = flow.tangent_kernel, []
+
+    def counted(theta):
+        built.append(theta)
+        return build(theta)
+
+    flow.tangent_kernel = counted
+    point, stepper, attempt = attempt_of(flow, None, 50.0, rtol=1e-6)
+    assert attempt.rejection == "error"
+    while attempt.point is None:
+        attempt = stepper.attempt(flow, point, np.inf)
+    assert len(built) == 1
+    stepper.attempt(flow, attempt.point, np.inf)
+    assert len(built) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"a": ROS34PW2.a.T}, "strictly lower triangular"),
+        ({"gammas": ROS34PW2.gammas + lower([[0.1], [], [], []])}, "one number on its diagonal"),
+        ({"b": 1.1 * ROS34PW2.b}, "sum to 1"),
+        ({"dense": 1.1 * ROS34PW2.dense}, "does not end in b"),
+        ({"b": ROS34PW2.b[:-1]}, "different stage counts"),
+    ],
+)
+def test_a_wrong_tableau_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(ROS34PW2, **change)
