@@ -40,6 +40,7 @@ from flowsim.recording.plans import plan_series
 from flowsim.recording.recorder import Recorder
 from flowsim.recording.writer import Cadence, RunWriter
 from flowsim.result import Run
+from flowsim.steppers import PARTS
 from flowsim.steppers.base import Point
 from flowsim.steppers.driver import Continuation, NoObserver, Outcome, integrate
 from flowsim.steppers.events import PREEMPTED, StopRules
@@ -191,8 +192,9 @@ class _Execution:
         self.rules = stop_rules(job.experiment)
         self.test_flow = _test_flow(job.dataset, self.flow)
         self.plans = plan_series(
-            job.experiment.record, self.flow, job.observables, self.test_flow is not None
-        )
+            job.experiment.record, self.flow, job.observables, self.test_flow is not None,
+            job.method in PARTS,
+        )  # fmt: skip
         about = attributes(job.experiment, self.flow, job.method)
         self.writer = RunWriter(
             job.places,
@@ -211,8 +213,9 @@ class _Execution:
         try:
             with show_progress(self.job.progress, self.rules) as bar:
                 recorder = Recorder(
-                    self.flow, self.writer, self.plans, self.fingerprint, self.test_flow, bar
-                )
+                    self.flow, self.writer, self.plans, self.fingerprint, self.test_flow, bar,
+                    PARTS.get(self.job.method, ()),
+                )  # fmt: skip
                 outcome = integrate(
                     self.flow,
                     self.stepper,

@@ -20,6 +20,7 @@ from flowsim.networks.flow import NetworkFlow
 from flowsim.preparation import network_targets
 from flowsim.recording.contents import Array, GroupContents
 from flowsim.recording.format import CONVENTION, DEEP_CONVENTION
+from flowsim.steppers import PARTS
 from flowsim.steppers.base import Point
 from flowsim.steppers.events import Counters
 
@@ -47,6 +48,7 @@ def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[s
         "convention": _convention(experiment, flow),
         "network": experiment.network.kind,
         "method": method,
+        **({"methods": " ".join(PARTS[method])} if method in PARTS else {}),
         "width": network.width,
         "n_samples": flow.n_samples,
         "n_inputs": flow.field.x.shape[1],

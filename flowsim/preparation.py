@@ -175,9 +175,10 @@ def resolve_method(experiment: Experiment, network: Network, dataset: Dataset) -
     if _factored(network, dataset, section):
         room = math.inf  # every method works in two copies of the largest matrix
     kinked = network.activation.kinked
-    if dataset.n_outputs > 1 and dataset.y.size > _MANY_OUTPUTS:
+    many = dataset.n_outputs > 1 and dataset.y.size > _MANY_OUTPUTS
+    if many:
         kinked = False  # K would cost more than what embedded pairs spend on kinks
-    return choose_method(kinked, section.rtol, room - _kept_states(section))
+    return choose_method(kinked, section.rtol, room - _kept_states(section), stiff=not many)
 
 
 def check_memory(experiment: Experiment, network: Network, dataset: Dataset, method: str) -> None:

@@ -23,7 +23,7 @@ def documented():
 
 def test_every_array_is_in_the_table_with_its_axes_type_and_units(tmp_path):
     record = {
-        "observables": {"names": possible_names(TwoLayerFlow, True)},
+        "observables": {"names": possible_names(TwoLayerFlow, True, True)},
         "kernel": {"schedule": "log", "per_decade": 3},
         "separate": {"norm": {"schedule": "steps", "every": 3}},
     }
@@ -31,7 +31,7 @@ def test_every_array_is_in_the_table_with_its_axes_type_and_units(tmp_path):
         fs.simulate(
             network={"width": 40, "antisymmetric": True},
             scaling={"gamma": 1.0, "gamma_prime": 0.0},
-            integrate={"estimate_error": True},
+            integrate={"estimate_error": True, "method": "switching"},
             record=record | {"separate": separate},
             data={
                 "kind": "function",

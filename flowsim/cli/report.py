@@ -226,6 +226,10 @@ def _info_rows(run: RunFile) -> Iterator[tuple[str, str]]:
         yield "scaling", shown("gamma", "gamma_prime", "kappa", "kappa_prime")
         yield "", shown("alpha", "beta1", "beta2")
     yield "integration", shown("method", "backend", "dtype", "loss")
+    if "steps_of_method" in run.observables:
+        counts = run.observables["steps_of_method"][-1]
+        shares = zip(str(attributes["methods"]).split(), counts / max(sum(counts), 1), strict=True)
+        yield "", ", ".join(f"{name} {share:.0%}" for name, share in shares) + " of the steps"
     yield "loss", f"{_number(_final(run, 'loss'))} at time {_number(_final(run, 'time'))}"
     for name in ("accuracy", "test_accuracy"):
         if name in run.observables:

@@ -88,6 +88,7 @@ class NetworkFlow(Risk, ABC):
         self.backend, self.dtype, self.threads, self.passes = (
             backend, np.dtype(dtype), threads, passes
         )  # fmt: skip
+        self.dense_rates = passes != "factored"
         self.n_rhs = 0
         self.n_passes = 0
         self._mobilities = mobilities

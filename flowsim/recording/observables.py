@@ -7,8 +7,9 @@ function of a `Frame`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -39,6 +40,12 @@ class Frame:
         Wall-clock seconds since the start.
     test_flow : object or None
         The same network bound to the test set, where there is one.
+    steps_of : mapping
+        Steps so far of each method that the run's is made of; empty if it is one by itself.
+    method : str
+        Which of them took the step this moment lies in; empty at first.
+    stiffness : float
+        Their step at the last look, over the longest stable one of the explicit method.
     """
 
     time: float
@@ -50,6 +57,9 @@ class Frame:
     flow: Any
     seconds: float
     test_flow: Any = None
+    steps_of: Mapping[str, int] = field(default_factory=dict)
+    method: str = ""
+    stiffness: float = math.nan
 
     @property
     def loss(self) -> float:
@@ -97,6 +107,8 @@ class Observable:
         Costs more than a pass over the neurons: saved only if it is named.
     of_test_set : bool
         Left out where there is none.
+    of_parts : bool
+        Left out where the run's method is not made of several.
     about : callable, optional
         From the flow to what depends on it of the others: fields by name.
     """
@@ -110,6 +122,7 @@ class Observable:
     needs: str = ""
     asked_for: bool = False
     of_test_set: bool = False
+    of_parts: bool = False
     about: Callable[[Any], Mapping[str, Any]] | None = None
 
     def of(self, flow: Any) -> Observable:
@@ -293,6 +306,27 @@ OBSERVABLES: dict[str, Observable] = {
             "n_passes", lambda f: f.flow.n_passes, "sweeps over the neurons so far", dtype="int64"
         ),
         Observable("n_rejected", lambda f: f.n_rejected, "rejected steps so far", dtype="int64"),
+        Observable(
+            "method",
+            lambda f: list(f.steps_of).index(f.method) if f.method else 0,
+            "method of the step this row lies in, counted from 0 in the attribute methods",
+            dtype="int64",
+            of_parts=True,
+        ),
+        Observable(
+            "steps_of_method",
+            lambda f: list(f.steps_of.values()),
+            "accepted steps so far of each of the methods",
+            dims=("part",),
+            dtype="int64",
+            of_parts=True,
+        ),
+        Observable(
+            "stiffness",
+            lambda f: f.stiffness,
+            "step over the longest stable one of the explicit method, at the last look",
+            of_parts=True,
+        ),
         Observable("wall_seconds", lambda f: f.seconds, "wall-clock time since the start", "s"),
         Observable(
             "test_loss",
@@ -314,7 +348,7 @@ OBSERVABLES: dict[str, Observable] = {
 for those that wait to be asked for."""
 
 
-def possible_names(flow: Any, test_set: bool) -> list[str]:
+def possible_names(flow: Any, test_set: bool, parts: bool = False) -> list[str]:
     """Names of the observables that a flow can supply.
 
     Parameters
@@ -322,9 +356,13 @@ def possible_names(flow: Any, test_set: bool) -> list[str]:
     flow : object
     test_set : bool
         Whether there is one.
+    parts : bool
+        Whether the run's method is made of several.
     """
     return [
         name
         for name, entry in OBSERVABLES.items()
-        if (not entry.needs or hasattr(flow, entry.needs)) and (test_set or not entry.of_test_set)
+        if (not entry.needs or hasattr(flow, entry.needs))
+        and (test_set or not entry.of_test_set)
+        and (parts or not entry.of_parts)
     ]

@@ -36,6 +36,7 @@ def plan_series(
     flow: Any,
     own: Mapping[str, Callable[[Frame], Any]],
     test_set: bool,
+    parts: bool = False,
 ) -> list[SeriesPlan]:
     """Decide which series a run has.
 
@@ -49,13 +50,15 @@ def plan_series(
         A script's own observables by name.
     test_set : bool
         Whether there is one.
+    parts : bool
+        Whether the run's method is made of several.
 
     Raises
     ------
     ConfigError
         With every observable that does not exist or that this run cannot supply.
     """
-    possible = possible_names(flow, test_set)
+    possible = possible_names(flow, test_set, parts)
     standard = [name for name in possible if not OBSERVABLES[name].asked_for]
     wanted = list(record.observables.names or standard)
     problems = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,6 +77,8 @@ class Recorder:
         See `Frame`.
     progress : callable, optional
         ``progress(point, counters, attempt)`` after every accepted step.
+    methods : sequence of str
+        Those that the run's is made of; none if it is one by itself.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Recorder:
         fingerprint: str = "",
         test_flow: Any = None,
         progress: Callable[..., None] | None = None,
+        methods: Sequence[str] = (),
     ) -> None:
         self._flow = flow
         self._writer = writer
@@ -96,6 +100,7 @@ class Recorder:
         self._started = self._first_moment = self._last_checkpoint = time.monotonic()
         self._begun = False
         self._last: dict[str, float] = {}
+        self._steps_of, self._method, self._stiffness = dict.fromkeys(methods, 0), "", math.nan
         self.sup_relative_change = np.zeros(0)
 
     def _frame(
@@ -103,8 +108,9 @@ class Recorder:
     ) -> Frame:
         seconds = time.monotonic() - self._started
         return Frame(
-            moment, step, rejected, dt, residual, theta, self._flow, seconds, self._test_flow
-        )
+            moment, step, rejected, dt, residual, theta, self._flow, seconds, self._test_flow,
+            self._steps_of, self._method, self._stiffness,
+        )  # fmt: skip
 
     @contextmanager
     def _uncounted(self) -> Iterator[None]:
@@ -127,6 +133,8 @@ class Recorder:
             self._begin(point)
 
     def _begin(self, point: Any) -> None:
+        self._steps_of, self._method = dict.fromkeys(self._steps_of, 0), ""
+        self._stiffness = math.nan
         frame = self._frame(0.0, point.theta, point.residual, 0.0, 0, 0)
         self.sup_relative_change = self._flow.relative_change(point.theta)
         if not self._begun:
@@ -153,6 +161,8 @@ class Recorder:
         self._writer.resume(memory["rows"])
         self._last = dict(memory["last"])
         self.sup_relative_change = np.asarray(memory["sup_relative_change"])
+        self._steps_of, self._method = dict(memory["steps_of"]), memory["method"]
+        self._stiffness = memory["stiffness"]
         self._started -= memory["seconds"]
 
     def memory(self) -> dict[str, Any]:
@@ -161,6 +171,9 @@ class Recorder:
             "rows": self._writer.rows,
             "last": dict(self._last),
             "sup_relative_change": self.sup_relative_change,
+            "steps_of": dict(self._steps_of),
+            "method": self._method,
+            "stiffness": self._stiffness,
             "seconds": time.monotonic() - self._started,
         }
 
@@ -204,6 +217,9 @@ class Recorder:
 
     def step(self, before: Any, attempt: Any, after: Any, counters: Any) -> None:
         """Record what is due in (before, after]."""
+        if attempt.method:
+            self._method, self._stiffness = attempt.method, attempt.stiffness
+            self._steps_of[attempt.method] += 1
         due: dict[float, list[SeriesPlan]] = {}
         for plan in self._plans:
             for moment in plan.schedule.due(before.time, after.time, counters.n_steps):

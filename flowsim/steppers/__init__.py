@@ -13,6 +13,7 @@ METHOD_NAMES = (
     "ros34pw2",
     "implicit-euler",
     "exponential",
+    "switching",
     "gradient-descent",
 )
 """Every value of ``integrate.method``; kept apart so that checking a file compiles nothing."""
@@ -28,3 +29,6 @@ KERNEL_FILTERED = ("implicit-euler", "exponential")
 
 NEED_KERNEL = (*KERNEL_BOUNDED, "ros34pw2", *KERNEL_FILTERED)
 """Methods that need the tangent kernel."""
+
+PARTS = {"switching": ("tsit54", "ros34pw2", "rkc2")}
+"""Methods that are made of several: an explicit one, one for stiff flows, one for large K."""

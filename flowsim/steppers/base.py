@@ -15,6 +15,7 @@ Only the flow knows the loss: it makes of e the loss R, its gradient by the outp
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class Flow(Protocol):
     """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
     dtype: np.dtype
     """Of the states."""
+    dense_rates: bool
+    """Whether slopes are states, so that a state's place may hold a rate."""
 
     @property
     def first_step(self) -> Any:
@@ -275,6 +278,10 @@ class Attempt:
         state is a buffer of the stepper's: valid until the next call or the next attempt.
     end : float
         Fraction of the step at which the run ends within it; 1 if it does not.
+    method : str
+        Which one took it, of a method that is made of several.
+    stiffness : float
+        Of such a method: its step at the last look, over the longest stable explicit one.
     """
 
     step: float
@@ -282,6 +289,8 @@ class Attempt:
     rejection: str = ""
     interpolate: Callable[[float], tuple[State, np.ndarray]] | None = None
     end: float = 1.0
+    method: str = ""
+    stiffness: float = math.nan
 
 
 class Stepper(ABC):

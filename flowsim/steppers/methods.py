@@ -6,8 +6,9 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-from flowsim.steppers import METHOD_NAMES
+from flowsim.steppers import METHOD_NAMES, PARTS
 from flowsim.steppers.base import Stepper
 from flowsim.steppers.batches import Batches
 from flowsim.steppers.euler import Euler
@@ -21,6 +22,7 @@ from flowsim.steppers.rosenbrock import RosenbrockW
 from flowsim.steppers.rosenbrock_tableau import RosenbrockTableau
 from flowsim.steppers.runge_kutta import EmbeddedPair
 from flowsim.steppers.stabilised import Stabilised
+from flowsim.steppers.switching import Switching
 from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
@@ -77,6 +79,11 @@ def _descent(options: MethodOptions) -> Stepper:
     return GradientDescent(options.step, options.momentum, batches, options.restart)
 
 
+def _switching(options: MethodOptions) -> Stepper:
+    parts: dict[str, Any] = {name: partial(METHODS[name], options) for name in PARTS["switching"]}
+    return Switching(parts)
+
+
 METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "euler": partial(_bounded, Euler),
     "heun": partial(_bounded, Heun),
@@ -89,6 +96,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "ros34pw2": partial(_rosenbrock, ROS34PW2),
     "implicit-euler": partial(_filtered, ImplicitEuler),
     "exponential": partial(_filtered, Exponential),
+    "switching": _switching,
     "gradient-descent": _descent,
 }
 """Constructors by name; with ``auto`` they are `METHOD_NAMES`."""
@@ -113,7 +121,7 @@ def states_of(name: str, options: MethodOptions | None = None) -> int:
     return METHODS[name](options or MethodOptions()).states
 
 
-def choose_method(kinked: bool, rtol: float, room: float = math.inf) -> str:
+def choose_method(kinked: bool, rtol: float, room: float = math.inf, stiff: bool = True) -> str:
     """The method that ``auto`` stands for (measured in ``benchmarks/work_precision.py``).
 
     Parameters
@@ -123,8 +131,11 @@ def choose_method(kinked: bool, rtol: float, room: float = math.inf) -> str:
     rtol : float
     room : float
         Copies of the state that memory has room for, see `states_of`.
+    stiff : bool
+        Whether K is small enough for looking whether the flow is.
     """
-    smooth = "tsit54" if rtol > 1e-7 else "dop853"
+    explicit = "tsit54" if rtol > 1e-7 else "dop853"
+    smooth = "switching" if stiff and explicit in PARTS["switching"] else explicit
     name = "heun" if kinked else smooth
     return name if states_of(name) <= room else _FRUGAL
 

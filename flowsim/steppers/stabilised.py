@@ -22,6 +22,7 @@ from flowsim.steppers.base import Attempt, Flow, Point, State
 from flowsim.steppers.controller import first_step
 from flowsim.steppers.error_controlled import ErrorControlled
 from flowsim.steppers.stabilised_tableau import StabilisedTableau
+from flowsim.steppers.tableau import ButcherTableau
 from flowsim.steppers.tableaux.rkc2 import extent_of, rkc2, stages_for
 
 
@@ -38,6 +39,7 @@ class Stabilised(ErrorControlled):
     """
 
     name: ClassVar[str] = "rkc2"
+    tableau: ButcherTableau
     states = 5
     SAFETY = 1.1
     """Of the bound of the rates, for the Jacobian's part beside -K/n and for K's growth."""

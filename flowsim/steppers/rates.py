@@ -1,0 +1,30 @@
+"""Bounds of the rates at which e decays: what makes a flow stiff."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from flowsim.steppers.base import Flow, Point
+
+MOST_ROWS = 512
+"""Rows of K up to which all of it is made: beyond, some products with it are cheaper."""
+
+_ROWS_A_PASS = 50
+"""Rows of K that cost about as much as a pass."""
+
+_PASSES_OF_LANCZOS = 30
+"""About as many as the products with K are."""
+
+
+def passes_for_bound(rows: int) -> float:
+    """About how many passes `bound_of_rates` costs for so many rows of K."""
+    return 1.0 + rows / _ROWS_A_PASS if rows <= MOST_ROWS else float(_PASSES_OF_LANCZOS)
+
+
+def bound_of_rates(flow: Flow, point: Point) -> float:
+    """lambda_max of K H/n near a point, in 1/tau, H a diagonal bound of the loss's Hessian."""
+    curvature = flow.curvature(point.residual)
+    if point.residual.size <= MOST_ROWS:
+        return flow.tangent_kernel(point.theta).rate_bound(curvature)
+    steepest = 1.0 if curvature is None else float(np.max(curvature))
+    return steepest * flow.largest_rate(point.theta)

@@ -1,0 +1,142 @@
+"""An explicit pair while accuracy holds the step, a stiff method where stability alone does.
+
+A pair whose h lambda_max(K/n) has come to the end of its interval of stability takes steps that
+are shorter than its error asks for, and is stiff there by definition (Hairer & Wanner, Solving
+Ordinary Differential Equations II, IV.2). Now and then it is looked at: a stiff method takes over
+where that is so twice running, and gives the run back where its own steps are hardly longer than
+those of the pair would be. After every return it takes more looks to leave again, so that a flow on
+the border does not go to and fro for ever.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from flowsim.steppers.base import Attempt, Flow, Point, Stepper
+from flowsim.steppers.error_controlled import ErrorControlled
+from flowsim.steppers.rates import MOST_ROWS, bound_of_rates, passes_for_bound
+from flowsim.steppers.tableau import ButcherTableau
+
+
+class Switching(Stepper):
+    """Three methods in the place of one.
+
+    Parameters
+    ----------
+    methods : mapping of str to callable
+        Methods by name, to be made when they are needed: an embedded pair; what takes over where
+        K is small enough to be factorised at every step; what takes over where it is not, if it
+        can: it keeps states where rates have their place.
+    """
+
+    name: ClassVar[str] = "switching"
+    LOOK = 10
+    """Accepted steps from one look to the next, or more:"""
+    SHARE = 0.05
+    """of the pair's passes looking is not to cost more."""
+    ENTER = 0.6
+    """Share of the pair's interval of stability from which a step counts as held by it."""
+    LEAVE = 2.0
+    """Times that interval below which a stiff method's step is not worth what it costs."""
+    PATIENCE = 2
+    """Looks in a row that it takes to leave the pair for the first time."""
+
+    def __init__(self, methods: Mapping[str, Callable[[], ErrorControlled]]) -> None:
+        self._makers, self._names = methods, tuple(methods)
+        made = [make() for make in methods.values()]
+        assert isinstance(made[0].tableau, ButcherTableau)
+        self._interval = real_stability(made[0].tableau)
+        self._passes_a_step = made[0].tableau.stages
+        self.states = max(one.states for one in made)
+
+    def refined(self) -> Stepper:
+        def finer(make: Callable[[], Any]) -> Callable[[], Any]:
+            return lambda: make().refined()
+
+        return Switching({name: finer(make) for name, make in self._makers.items()})
+
+    def _take_up(self, name: str) -> None:
+        """Make the method anew: the states of the one before go with it."""
+        self._name, self._present = name, self._makers[name]()
+
+    @property
+    def _away(self) -> bool:
+        return self._name != self._names[0]
+
+    def start(self, flow: Flow, point: Point) -> None:
+        self._take_up(self._names[0])
+        self._age, self._streak, self._patience = 0, 0, self.PATIENCE
+        self._stiffness = math.nan
+        self._present.start(flow, point)
+
+    def memory(self) -> dict[str, Any]:
+        return {
+            "method": self._name,
+            "stiffness": self._stiffness,
+            "age": self._age,
+            "streak": self._streak,
+            "patience": self._patience,
+            "stepper": self._present.memory(),
+        }
+
+    def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
+        self._take_up(memory["method"])
+        self._age, self._streak = memory["age"], memory["streak"]
+        self._patience, self._stiffness = memory["patience"], memory["stiffness"]
+        self._present.resume(flow, point, memory["stepper"])
+
+    def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
+        if self._age >= (self.LOOK if self._away else self._interval_of_looks(point)):
+            self._age = 0
+            self._look(flow, point)
+        attempt = self._present.attempt(flow, point, limit)
+        if attempt.point is not None:
+            self._age += 1
+        return replace(attempt, method=self._name, stiffness=self._stiffness)
+
+    def _interval_of_looks(self, point: Point) -> int:
+        spent = self.SHARE * self._passes_a_step
+        return max(self.LOOK, math.ceil(passes_for_bound(point.residual.size) / spent))
+
+    def _look(self, flow: Flow, point: Point) -> None:
+        """Change the method if it is time to."""
+        reach = self._present.step * bound_of_rates(flow, point) / self._interval
+        self._stiffness = reach
+        if self._away:
+            changes = not reach > self.LEAVE
+        else:
+            self._streak = self._streak + 1 if reach > self.ENTER else 0
+            changes = self._streak >= self._patience
+        if not changes:
+            return
+        step = self._present.step
+        if self._away:
+            self._patience *= 2
+            self._take_up(self._names[0])
+            step /= max(1.0, reach)
+        else:
+            small = point.residual.size <= MOST_ROWS or not flow.dense_rates
+            self._take_up(self._names[1 if small else 2])
+        self._streak = 0
+        # Nothing is known of its longest step but what the other has found.
+        self._present.first = step
+        self._present.start(flow, point)
+
+
+def real_stability(tableau: ButcherTableau) -> float:
+    """Length of the piece [-x, 0] of the real axis on which an explicit method is stable.
+
+    |R(z)| <= 1 there for R(z) = 1 + z b (I - z A)^(-1) 1, a polynomial, to two digits.
+    """
+    powers, stage = [1.0], np.ones(tableau.stages)
+    for _ in range(tableau.stages):
+        powers.append(float(tableau.b @ stage))
+        stage = tableau.a @ stage
+    z = -np.arange(0.0, 10.0 * tableau.stages, 0.01)
+    unstable = np.abs(np.polynomial.polynomial.polyval(z, powers)) > 1.0 + 1e-9
+    return float(-z[int(np.argmax(unstable)) - 1])

@@ -1,0 +1,148 @@
+"""An explicit pair and stiff methods in turns: when they change, what is recorded, going on."""
+
+import math
+
+import numpy as np
+import pytest
+from flows import make_flow, make_network
+
+import flowsim as fs
+from flowsim.cli import main
+from flowsim.steppers import PARTS
+from flowsim.steppers.base import Point
+from flowsim.steppers.methods import METHODS, MethodOptions
+from flowsim.steppers.rates import bound_of_rates
+from flowsim.steppers.switching import Switching, real_stability
+from flowsim.steppers.tableaux.bs32 import BS32
+from flowsim.steppers.tableaux.dop853 import DOP853
+from flowsim.steppers.tableaux.dp54 import DP54
+from flowsim.steppers.tableaux.heun2 import HEUN2
+from flowsim.steppers.tableaux.tsit54 import TSIT54
+
+X = np.linspace(-1.0, 1.0, 8)
+Y = np.sin(3.0 * X) + 0.3 * np.sin(9.0 * X)
+STIFF = 3e3
+"""A time by which accuracy has long ceased to limit the step."""
+
+
+def simulate(method="switching", end=STIFF, **options):
+    integrate = {"method": method, "t_max": end, "stop_loss": 0.0, "steady_slope": 0.0}
+    sections = {
+        "network": {"width": 50, "activation": "tanh"},
+        "scaling": {"gamma": 1.0, "gamma_prime": 0.0},
+        "integrate": integrate | options.pop("integrate", {}),
+        "record": {"snapshots": {"schedule": "none"}} | options.pop("record", {}),
+    }
+    return fs.simulate(**sections, x=X, y=Y, **options)
+
+
+@pytest.mark.parametrize("tableau", [HEUN2, BS32, DP54, TSIT54, DOP853])
+def test_real_stability_ends_where_the_polynomial_leaves_one(tableau):
+    def amplification(z):
+        return 1.0 + z * tableau.b @ np.linalg.solve(
+            np.eye(tableau.stages) - z * tableau.a, np.ones(tableau.stages)
+        )
+
+    end = real_stability(tableau)
+    inside = [abs(amplification(-z)) for z in np.linspace(0.0, end, 200)]
+    assert max(inside) <= 1.0 + 1e-8
+    assert abs(amplification(-end - 0.02)) > 1.0
+
+
+def test_a_stiff_flow_changes_to_the_implicit_method_and_ends_where_it_should():
+    run, explicit, exact = (
+        simulate(),
+        simulate("tsit54"),
+        simulate("tsit54", integrate={"rtol": 1e-8}),
+    )
+    names = run.attributes["methods"].split()
+    assert tuple(names) == PARTS["switching"]
+    seen = run.observables
+    counts = seen["steps_of_method"]
+    assert np.array_equal(counts.sum(axis=1), seen["step"])
+    assert np.all(np.diff(counts, axis=0) >= 0)
+    # The pair begins; the implicit method ends, and K is too small for the third.
+    assert seen["method"][1] == 0 and seen["method"][-1] == 1 and counts[-1, 2] == 0
+    changes = np.flatnonzero(np.diff(seen["method"][1:])) + 2
+    assert all(
+        seen["stiffness"][row] > Switching.ENTER
+        if seen["method"][row]
+        else not seen["stiffness"][row] > Switching.LEAVE
+        for row in changes
+    )
+    assert 3 * seen["n_rhs"][-1] < explicit.observables["n_rhs"][-1]
+    size = np.linalg.norm(Y)
+    for one in (run, explicit):
+        error = np.linalg.norm(one.final["residual"] - exact.final["residual"])
+        assert error < 1e-3 * size
+
+
+def test_a_flow_that_is_not_stiff_stays_with_the_pair():
+    run, alone = simulate(end=3.0), simulate("tsit54", end=3.0)
+    assert not run.observables["method"].any()
+    for name in ("loss", "dt", "n_rhs", "relative_change"):
+        np.testing.assert_array_equal(run.observables[name], alone.observables[name])
+    for name in ("method", "steps_of_method", "stiffness"):
+        assert name not in alone.observables
+    assert "methods" not in alone.attributes
+
+
+def test_large_kernels_are_not_factorised(monkeypatch):
+    monkeypatch.setattr("flowsim.steppers.switching.MOST_ROWS", 7)
+    run = simulate()
+    assert run.observables["steps_of_method"][-1, 2] > 0
+    assert run.observables["steps_of_method"][-1, 1] == 0
+
+
+@pytest.mark.parametrize("steps", [7, 60, 150])
+def test_a_run_goes_on_to_the_same_bits_on_either_side_of_a_change(tmp_path, steps):
+    whole = simulate()
+    path = tmp_path / "run.h5"
+    simulate(output=path, integrate={"max_steps": steps})
+    run = simulate(output=path)
+    for group in ("observables", "final"):
+        for name in set(whole.group(group)) - {"wall_seconds"}:
+            np.testing.assert_array_equal(whole.group(group)[name], run.group(group)[name])
+
+
+def test_a_method_that_proves_no_better_gives_the_run_back_and_waits_longer():
+    flow = make_flow(make_network(width=20, activation="tanh"), np.column_stack([X, np.ones(8)]), Y)
+    stepper = METHODS["switching"](MethodOptions(rtol=1e-3))
+    point = Point.of(flow, 0.0, flow.initial.copy(), flow.residual(flow.initial))
+    stepper.start(flow, point)
+    names, first = PARTS["switching"], stepper.memory()["patience"]
+    rate, interval = bound_of_rates(flow, point), real_stability(TSIT54)
+
+    def look(reach):
+        stepper._present.step = reach * interval / rate
+        stepper._look(flow, point)
+        return stepper.memory()["method"]
+
+    assert [look(0.9) for _ in range(first)] == [names[0]] * (first - 1) + [names[1]]
+    assert look(10.0) == names[1]
+    assert look(1.5) == names[0]
+    # What it starts with is no longer than what is stable.
+    assert stepper._present.step * rate <= interval * (1.0 + 1e-12)
+    assert stepper.memory()["patience"] == 2 * first
+    assert [look(0.9) for _ in range(first)] == [names[0]] * first
+    assert look(0.1) == names[0]  # and the looks begin anew
+    assert [look(0.9) for _ in range(2 * first)] == [names[0]] * (2 * first - 1) + [names[1]]
+
+
+def test_looks_are_rarer_where_they_cost_more():
+    flow = make_flow(make_network(width=20, activation="tanh"), np.column_stack([X, np.ones(8)]), Y)
+    stepper = METHODS["switching"](MethodOptions())
+    small = Point(0.0, None, np.zeros(8), 1.0)
+    large = Point(0.0, None, np.zeros(400), 1.0)
+    stepper.start(flow, Point.of(flow, 0.0, flow.initial.copy(), flow.residual(flow.initial)))
+    assert stepper._interval_of_looks(small) == Switching.LOOK < stepper._interval_of_looks(large)
+    assert math.isnan(stepper.memory()["stiffness"])
+
+
+def test_info_tells_the_shares(tmp_path, capsys):
+    path = tmp_path / "run.h5"
+    run = simulate(output=path)
+    assert main(["info", str(path)]) == 0
+    shares = run.observables["steps_of_method"][-1] / run.final["n_steps"]
+    said = capsys.readouterr().out
+    assert f"tsit54 {shares[0]:.0%}, ros34pw2 {shares[1]:.0%}, rkc2 0% of the steps" in said
