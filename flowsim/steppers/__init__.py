@@ -9,6 +9,7 @@ METHOD_NAMES = (
     "tsit54",
     "dop853",
     "rdpk35",
+    "ros2",
     "ros34pw2",
     "implicit-euler",
     "exponential",
@@ -19,8 +20,11 @@ METHOD_NAMES = (
 LOW_STORAGE = ("rdpk35",)
 """Methods whose registers are states, so that they need rates that are states."""
 
+ROSENBROCK = ("ros2", "ros34pw2")
+"""Linearly implicit methods."""
+
 KERNEL_FILTERED = ("implicit-euler", "exponential")
 """Methods that filter the gradient by the tangent kernel."""
 
-NEED_KERNEL = ("euler", "heun", "ros34pw2", *KERNEL_FILTERED)
+NEED_KERNEL = ("euler", "heun", *ROSENBROCK, *KERNEL_FILTERED)
 """Methods that need the tangent kernel."""

@@ -25,6 +25,7 @@ from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
 from flowsim.steppers.tableaux.rdpk35 import RDPK35
+from flowsim.steppers.tableaux.ros2 import ROS2
 from flowsim.steppers.tableaux.ros34pw2 import ROS34PW2
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
@@ -80,6 +81,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "tsit54": partial(_pair, TSIT54),
     "dop853": partial(_pair, DOP853),
     "rdpk35": partial(_low_storage, RDPK35),
+    "ros2": partial(_rosenbrock, ROS2),
     "ros34pw2": partial(_rosenbrock, ROS34PW2),
     "implicit-euler": partial(_filtered, ImplicitEuler),
     "exponential": partial(_filtered, Exponential),
