@@ -27,7 +27,7 @@ from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.recording.places import RunPlaces, check_name
 from flowsim.result import Run
 from flowsim.scaling import Scaling
-from flowsim.steppers import KERNEL_FILTERED, LOW_STORAGE, NEED_KERNEL
+from flowsim.steppers import KERNEL_FILTERED, LOW_STORAGE, NEED_KERNEL, ROSENBROCK
 from flowsim.steppers.methods import MethodOptions, choose_method, states_of
 
 Source = str | Path | Mapping[str, Any] | Experiment
@@ -224,7 +224,7 @@ def _check_kernel(experiment: Experiment, network: Network, dataset: Dataset, me
     if not (needs or kept):
         return
     # The layers' Gram matrices, K, and what its eigenvalues, or its factors, are found in.
-    copies = 4 if method in KERNEL_FILTERED else 2
+    copies = 4 if method in (*KERNEL_FILTERED, *ROSENBROCK) else 2
     needed, machine = 8.0 * size**2 * (len(network.layers) + copies), machine_memory()
     if needed > machine:
         remedy = (

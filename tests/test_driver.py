@@ -36,6 +36,9 @@ def test_max_steps_says_why_the_steps_are_small():
     assert "stiffness holds the step: h lambda_max(K/n)" in outcome.stop_reason
     outcome = run(relu_flow(gamma=1.75), StopRules(max_steps=5), "euler")
     assert "accuracy holds the step" in outcome.stop_reason
+    # An implicit step is far beyond what stiffness would hold.
+    outcome = run(relu_flow(1000, gamma=0.5), StopRules(stop_loss=0.0, max_steps=7), "exponential")
+    assert "accuracy holds the step" in outcome.stop_reason
 
 
 def test_the_wall_time_budget_preempts():

@@ -24,7 +24,10 @@ EAGER = {"flush": {"seconds": 0.0}, "checkpoint": {"seconds": 0.0}}
 """Everything is saved at every step."""
 
 PAIR = {"method": "tsit54", "atol": 1e-9}
-OTHERS = ("tsit54", "bs32", "rdpk35", "rkc2", "ros34pw2", "exponential", "implicit-euler")
+OTHERS = (
+    "tsit54", "bs32", "rdpk35", "rkc2", "ros2", "ros34pw2", "exponential", "implicit-euler",
+    "switching",
+)  # fmt: skip
 
 
 @pytest.fixture

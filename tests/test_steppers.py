@@ -23,7 +23,7 @@ from flowsim.steppers.tableaux.rdpk35 import RDPK35
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
 TABLEAUX = [EULER1, HEUN2, BS32, DP54, TSIT54, DOP853, RDPK35.butcher]
-PAIRS = ["bs32", "dp54", "tsit54", "dop853", "rdpk35", "rkc2", "ros34pw2"]
+PAIRS = ["bs32", "dp54", "tsit54", "dop853", "rdpk35", "rkc2", "ros2", "ros34pw2"]
 BOUNDED = ["euler", "heun"]
 
 

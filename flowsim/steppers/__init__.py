@@ -10,6 +10,7 @@ METHOD_NAMES = (
     "dop853",
     "rdpk35",
     "rkc2",
+    "ros2",
     "ros34pw2",
     "implicit-euler",
     "exponential",
@@ -24,10 +25,13 @@ LOW_STORAGE = ("rdpk35", "rkc2")
 KERNEL_BOUNDED = ("euler", "heun")
 """Methods whose steps the tangent kernel bounds."""
 
+ROSENBROCK = ("ros2", "ros34pw2")
+"""Linearly implicit methods."""
+
 KERNEL_FILTERED = ("implicit-euler", "exponential")
 """Methods that filter the gradient by the tangent kernel."""
 
-NEED_KERNEL = (*KERNEL_BOUNDED, "ros34pw2", *KERNEL_FILTERED)
+NEED_KERNEL = (*KERNEL_BOUNDED, *ROSENBROCK, *KERNEL_FILTERED)
 """Methods that need the tangent kernel."""
 
 PARTS = {"switching": ("tsit54", "ros34pw2", "rkc2")}

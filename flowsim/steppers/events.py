@@ -166,6 +166,11 @@ _LARGE = 2**12
 """Rows of K above which it is not computed for an explanation."""
 
 
+_BEYOND = 20.0
+"""h lambda_max(K/n) that no explicit Runge-Kutta method gets to: what is stable there is not held
+by stiffness."""
+
+
 def _why_small(flow: Flow, point: Point, step: float, counters: Counters) -> str:
     """Say what holds the step: stiffness, kinks or rejected steps."""
     if point.residual.size > _LARGE:
@@ -174,7 +179,7 @@ def _why_small(flow: Flow, point: Point, step: float, counters: Counters) -> str
     tried = counters.n_steps + counters.n_rejected
     share = counters.n_rejected / tried if tried else 0.0
     stiff = f"h lambda_max(K/n) = {step * rate:.2g} (h = {step:.3g})"
-    if step * rate > 0.2:
+    if 0.2 < step * rate < _BEYOND:
         return f"stiffness holds the step: {stiff}"
     if share > 0.2 and flow.kinked:
         return f"kinks hold the step: {share:.0%} of the attempts rejected, {stiff}"

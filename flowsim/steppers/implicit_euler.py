@@ -10,7 +10,11 @@ from flowsim.steppers.kernel_filtered import KernelFiltered
 
 
 class ImplicitEuler(KernelFiltered):
-    """theta - h M Phi (I + h H K/n)^(-1) g/n (see `KernelFiltered`)."""
+    """theta - h M Phi (I + h H K/n)^(-1) g/n (see `KernelFiltered`).
+
+    Where the weights go is controlled, and when they get there is not: of a constant K any step is
+    as good as its prediction, which decays as 1/(1 + z) and not as exp(-z).
+    """
 
     name: ClassVar[str] = "implicit-euler"
     order = 1

@@ -28,6 +28,7 @@ from flowsim.steppers.tableaux.bs32 import BS32
 from flowsim.steppers.tableaux.dop853 import DOP853
 from flowsim.steppers.tableaux.dp54 import DP54
 from flowsim.steppers.tableaux.rdpk35 import RDPK35
+from flowsim.steppers.tableaux.ros2 import ROS2
 from flowsim.steppers.tableaux.ros34pw2 import ROS34PW2
 from flowsim.steppers.tableaux.tsit54 import TSIT54
 
@@ -93,6 +94,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "dop853": partial(_pair, DOP853),
     "rdpk35": partial(_low_storage, RDPK35),
     "rkc2": _stabilised,
+    "ros2": partial(_rosenbrock, ROS2),
     "ros34pw2": partial(_rosenbrock, ROS34PW2),
     "implicit-euler": partial(_filtered, ImplicitEuler),
     "exponential": partial(_filtered, Exponential),
