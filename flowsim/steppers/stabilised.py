@@ -52,10 +52,11 @@ class Stabilised(ErrorControlled):
     """Steps after which the bound is made again."""
     SHARE = 0.05
     """Of the passes, what bounds may cost besides: with many stages a step they are made sooner."""
-    MOST_ROWS = 512
+    MOST_ROWS = 100
     """Rows of K up to which all of it is made: beyond, some products with it are cheaper."""
-    ROWS_A_PASS = 50
-    """Rows of K that cost about as much as a pass."""
+    COST_OF_ROWS, COST_OF_PRODUCTS = 1e-3, 20.0
+    """In passes, of K for the square of its rows, and of the products: what `_due` weighs (tanh,
+    ``python -m benchmarks stiff``)."""
     MOST_STAGES = 1000
     """In one step, during which nobody can stop the run or sees where it is."""
 
@@ -117,7 +118,9 @@ class Stabilised(ErrorControlled):
 
     def _due(self, point: Point) -> bool:
         """Whether the bound is old, or so cheap beside what has been spent that it may be new."""
-        cost = min(point.residual.size, self.MOST_ROWS) / self.ROWS_A_PASS + 1.0
+        rows = point.residual.size
+        by_kernel = rows <= self.MOST_ROWS
+        cost = 1.0 + self.COST_OF_ROWS * rows**2 if by_kernel else self.COST_OF_PRODUCTS
         return self._age >= self.MAX_AGE or self.SHARE * self._passes > cost
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
