@@ -185,10 +185,16 @@ def small_flow():
     return make_flow(make_network(20, "x_tanh_x"), x, 10.0 * np.sin(3 * x[:, 0]))
 
 
+def three_layers():
+    network = make_deep_network(2, 12, "tanh", exponents=[(0.0, 0.0, 0.0)] * 3)
+    return make_deep_flow(network, moved=0.0, way=("cpu", "dense"))[0]
+
+
+@pytest.mark.parametrize("make", [small_flow, three_layers])
 @pytest.mark.parametrize("stages", [2, 3, 10])
-def test_order_by_slope(stages):
+def test_order_by_slope(make, stages):
     """Equal steps of so many stages, whether or not so many are needed."""
-    flow, errors, counts = small_flow(), [], (200, 800)
+    flow, errors, counts = make(), [], (200, 800)
     exact = exact_state(flow, 1.0)
     for count in counts:
         stepper, point = start_at(flow, 1.0 / count, stages)
@@ -359,6 +365,16 @@ def test_a_stage_that_overflows_ends_the_attempt():
         attempt = stepper.attempt(flow, point, np.inf)
         assert attempt.step > 0.0
     assert attempt.point.finite
+
+
+def test_rates_without_a_bound_end_the_run_as_a_failure(monkeypatch):
+    flow = small_flow()
+    grams = np.full((2, 2, 2), np.inf)
+    monkeypatch.setattr(flow, "tangent_kernel", lambda theta: flow.make_kernel(grams))
+    stepper = Stabilised(rtol=1e-3, atol=0.0)
+    outcome = integrate(flow, stepper, StopRules(stop_loss=0.0, t_max=1.0), Trace())
+    assert outcome.status == "failed"
+    assert outcome.stop_reason.startswith("non_finite")
 
 
 def test_a_run_holds_five_copies_besides_the_initial_state():

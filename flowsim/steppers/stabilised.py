@@ -130,6 +130,8 @@ class Stabilised(ErrorControlled):
             self._bound_rates(flow, point)
             self._excess = max(1.0, self.RELAXED * self._excess)
         rate = self._rate
+        if not np.isfinite(rate):
+            return Attempt(self.step, rejection="non-finite")
         longest = extent_of(self._most) / rate if rate > 0.0 else np.inf
         attempt = super().attempt(flow, point, min(limit, longest))
         self._moved = attempt.point is not None
