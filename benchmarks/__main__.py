@@ -17,6 +17,7 @@ BENCHMARKS = {
     "deep_facts": "exact facts, powers of m and wide limits of deep networks, measured",
     "threads": "what a second thread gains, pass by pass",
     "ensemble": "networks a second, a thousand small ones, against other solvers",
+    "stiff": "gradients and seconds in a stiff tail against error, beside other solvers",
     "paths": "what a pass costs each way; makes the table that the choice is made by",
     "controllers": "attempts of rival step-size controllers",
     "recording": "what saving costs: plain, recorded, with checkpoints",

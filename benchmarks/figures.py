@@ -1,4 +1,4 @@
-"""Figures of `rhs`, `deep`, `width`, `threads`, `ensemble`, as PNG and PDF under ``results/``."""
+"""Figures of `rhs`, `deep`, `width`, `threads`, `ensemble`, `stiff` under ``results/``."""
 
 from __future__ import annotations
 
@@ -225,3 +225,31 @@ def draw_ensemble(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     axes.set(xlabel="relative error of RD, median and largest", ylabel="networks a second")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, columnspacing=1.0)
     _write(figure, folder, "ensemble")
+
+
+@styled
+def draw_stiff(rows: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Largest error of the residual against gradients, and against seconds, a line a solver."""
+    figure = _figure(DOUBLE_COLUMN, 3.1)
+    panels = figure.subplots(1, 2, sharey=True)
+    solvers = list(dict.fromkeys(row["solver"] for row in rows))
+    for axes, key in zip(panels, ("n_rhs", "seconds"), strict=True):
+        for k, solver in enumerate(solvers):
+            points = sorted(
+                (row["rtol"], row[key], row["largest_error"])
+                for row in rows
+                if row["solver"] == solver and row["largest_error"] and row[key]
+            )
+            mine = " " not in solver
+            axes.loglog(
+                [point[1] for point in points], [point[2] for point in points],
+                color=METHOD_COLOURS[k % len(METHOD_COLOURS)],
+                marker=METHOD_MARKERS[k % len(METHOD_MARKERS)], markersize=4.5, linewidth=0.9,
+                linestyle="-" if mine else "--", markerfacecolor=None if mine else "white",
+                label=f"flowsim {solver}" if mine else solver,
+            )  # fmt: skip
+    panels[0].set(xlabel="gradients", ylabel="largest error of the residual, relative to $y$")
+    panels[1].set(xlabel="seconds")
+    handles, labels = panels[1].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=4, columnspacing=1.2)
+    _write(figure, folder, "stiff")

@@ -17,6 +17,7 @@ import numpy as np
 
 import flowsim as fs
 
+from . import stiff_reference
 from .common import (
     FOLDER,
     GAMMAS,
@@ -157,4 +158,6 @@ def main(quick: bool = False) -> None:
                 _path(gamma, width).parent.mkdir(exist_ok=True)
                 write_json(_path(gamma, width), make(gamma, width))
     if not quick:
+        stiff_reference.make_missing()
         print(table().markdown())
+        print(stiff_reference.table().markdown())

@@ -67,13 +67,13 @@ def test_stages_lie_where_the_paper_says(stages):
 def test_stability_polynomial(stages):
     """At most 1 on all of [-extent, 0], damped inside, and above 1 soon after."""
     tableau = rkc2(stages)
-    assert extent_of(stages) < tableau.extent < 1.002 * extent_of(stages)
+    assert extent_of(stages) < tableau.extent < 1.014 * extent_of(stages)
     z = -tableau.extent * np.linspace(0.0, 1.0, 40 * stages + 1)
     values = np.abs(stability(tableau, z))
     assert values.max() < 1.0 + 1e-9
     inside = z < -8.0  # where it has left exp(z)
     if inside.any():
-        assert values[inside][:-5].max() < 1.0 - DAMPING / 3.0 + 0.02
+        assert values[inside].max() < 0.77
     beyond = -tableau.extent * np.linspace(1.0, 1.0 + 6.0 / stages, 400)
     assert np.abs(stability(tableau, beyond)).max() > 1.0
 
@@ -98,7 +98,7 @@ def test_the_fewest_stages_that_are_stable_are_taken():
     for extent in (0.0, 0.5, 1.9, 2.0, 5.2, 5.3, 300.0, 1e4, 1e6):
         stages = stages_for(extent)
         assert rkc2(stages).extent >= extent
-        assert stages == 2 or rkc2(stages - 1).extent < 1.002 * extent
+        assert stages == 2 or rkc2(stages - 1).extent < 1.014 * extent
 
 
 def test_a_tableau_that_contradicts_itself_is_refused():
@@ -118,7 +118,7 @@ def start_at(flow, step, stages, rtol=1e30):
     stepper = Stabilised(rtol=rtol, atol=0.0, first=step)
     stepper.start(flow, point)
     stepper._most = 10**6
-    stepper._rate = 0.999 * extent_of(stages) / step
+    stepper._kernel_rate = 0.999 * extent_of(stages) / step / Stabilised.SAFETY
     return stepper, point
 
 
@@ -185,10 +185,16 @@ def small_flow():
     return make_flow(make_network(20, "x_tanh_x"), x, 10.0 * np.sin(3 * x[:, 0]))
 
 
+def three_layers():
+    network = make_deep_network(2, 12, "tanh", exponents=[(0.0, 0.0, 0.0)] * 3)
+    return make_deep_flow(network, moved=0.0, way=("cpu", "dense"))[0]
+
+
+@pytest.mark.parametrize("make", [small_flow, three_layers])
 @pytest.mark.parametrize("stages", [2, 3, 10])
-def test_order_by_slope(stages):
+def test_order_by_slope(make, stages):
     """Equal steps of so many stages, whether or not so many are needed."""
-    flow, errors, counts = small_flow(), [], (200, 800)
+    flow, errors, counts = make(), [], (200, 800)
     exact = exact_state(flow, 1.0)
     for count in counts:
         stepper, point = start_at(flow, 1.0 / count, stages)
@@ -274,6 +280,50 @@ def test_the_bound_follows_the_largest_eigenvalue():
     assert len(bounds) > 3
 
 
+def test_a_rate_beside_the_kernels_is_found_along_the_error_it_makes(monkeypatch):
+    """As if K were half of what it is: the step is kept, with as many stages as it really needs."""
+    flow = make_flow(make_network(300, "relu", gamma=0.5, mobility={"input": 0.0}))
+    true = flow.tangent_kernel(flow.initial).largest_rate
+    bound = Stabilised._bound_rates
+
+    def half(self, flow, point):
+        bound(self, flow, point)
+        self._kernel_rate *= 0.5
+
+    monkeypatch.setattr(Stabilised, "_bound_rates", half)
+    theta = flow.initial.copy()
+    point = Point.of(flow, 0.0, theta, flow.residual(theta))
+    step = 60.0 / true
+    stepper = Stabilised(rtol=1e-2, atol=0.0, first=step)
+    stepper.start(flow, point)
+    first = stepper.attempt(flow, point, np.inf)
+    assert first.rejection == "error"
+    assert 0.95 * true < stepper._excess * stepper._kernel_rate < 1.001 * true
+    stages = stepper._used.stages
+    again = stepper.attempt(flow, point, np.inf)
+    assert again.step == step
+    assert stepper._used.stages > stages
+    assert again.step * true < stepper._used.extent
+    while again.point is None:
+        again = stepper.attempt(flow, point, np.inf)
+    assert stepper._rate > true
+
+
+def test_a_condensing_run_is_seldom_unstable():
+    """From small weights few neurons do the work: the Jacobian's largest rate is twice K's."""
+    flow, rejected = stiff_flow(gamma=1.5), 0
+    theta = flow.initial.copy()
+    point = Point.of(flow, 0.0, theta, flow.residual(theta))
+    stepper = Stabilised(rtol=1e-3, atol=1e-6)
+    stepper.start(flow, point)
+    while point.time < 3000.0:
+        attempt = stepper.attempt(flow, point, 3000.0 - point.time)
+        rejected += attempt.point is None
+        point = attempt.point or point
+    assert flow.n_passes < 1000
+    assert rejected < 20
+
+
 @pytest.mark.parametrize("loss", ["square", "logistic"])
 def test_without_the_kernel_the_bound_comes_from_products_with_it(loss, monkeypatch):
     flow = make_flow(make_network(100, "tanh"), y=np.array([1.0, -1.0, -1.0, 1.0]), loss=loss)
@@ -281,7 +331,7 @@ def test_without_the_kernel_the_bound_comes_from_products_with_it(loss, monkeypa
     stepper = Stabilised(rtol=1e-3, atol=0.0)
     stepper.start(flow, point)
     by_kernel = stepper._rate
-    monkeypatch.setattr(Stabilised, "MOST_ROWS", 3)
+    monkeypatch.setattr("flowsim.steppers.rates.MOST_ROWS", 3)
     stepper.start(flow, point)
     # Of the loss the largest bound is taken for all samples.
     assert by_kernel <= stepper._rate * 1.01 < 1.3 * by_kernel
@@ -295,19 +345,18 @@ def test_stages_are_as_many_as_rounding_allows():
         flow = make_flow(make_network(50, "tanh"), dtype=dtype)
         stepper, point = start_at(flow, 1e9, 5, rtol=1e-3)
         stepper.start(flow, point)
+        rate = stepper._rate
         attempt = stepper.attempt(flow, point, np.inf)
         assert stepper._used.stages <= most
-        assert attempt.step == pytest.approx(extent_of(stepper._most) / stepper._rate, rel=1e-12)
+        assert attempt.step == pytest.approx(extent_of(stepper._most) / rate, rel=1e-12)
 
 
 def test_a_stage_that_overflows_ends_the_attempt():
     flow = small_flow()
     stepper, point = start_at(flow, 1e3, 200, rtol=1e-3)
-    stepper._rate *= 1e-3  # as if the kernel had grown
-    stepper._most = 10**6
+    stepper.step = 1e3
+    stepper._kernel_rate = extent_of(100) / 1e3 / 1.2
     counts = flow.n_passes
-    stepper.step = 1e200
-    stepper._rate = extent_of(200) / 1e200
     attempt = stepper.attempt(flow, point, np.inf)
     assert attempt.rejection == "non-finite"
     assert flow.n_passes - counts < 20
@@ -316,6 +365,16 @@ def test_a_stage_that_overflows_ends_the_attempt():
         attempt = stepper.attempt(flow, point, np.inf)
         assert attempt.step > 0.0
     assert attempt.point.finite
+
+
+def test_rates_without_a_bound_end_the_run_as_a_failure(monkeypatch):
+    flow = small_flow()
+    grams = np.full((2, 2, 2), np.inf)
+    monkeypatch.setattr(flow, "tangent_kernel", lambda theta: flow.make_kernel(grams))
+    stepper = Stabilised(rtol=1e-3, atol=0.0)
+    outcome = integrate(flow, stepper, StopRules(stop_loss=0.0, t_max=1.0), Trace())
+    assert outcome.status == "failed"
+    assert outcome.stop_reason.startswith("non_finite")
 
 
 def test_a_run_holds_five_copies_besides_the_initial_state():

@@ -88,7 +88,7 @@ def test_a_flow_that_is_not_stiff_stays_with_the_pair():
 
 
 def test_large_kernels_are_not_factorised(monkeypatch):
-    monkeypatch.setattr("flowsim.steppers.switching.MOST_ROWS", 7)
+    monkeypatch.setattr(Switching, "MOST_ROWS", 7)
     run = simulate()
     assert run.observables["steps_of_method"][-1, 2] > 0
     assert run.observables["steps_of_method"][-1, 1] == 0

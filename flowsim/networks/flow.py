@@ -51,6 +51,8 @@ class NetworkFlow(Risk, ABC):
         Parameter arrays with the names of their axes, as in files.
     n_rhs, n_passes : int
         Residuals with gradient, and sweeps over the neurons, so far.
+    n_grams : int
+        Tangent kernels so far: passes too, and n^2 work besides.
     turns : bool
         See `flowsim.kernels.interface.FlowKernels`.
     """
@@ -91,6 +93,7 @@ class NetworkFlow(Risk, ABC):
         self.dense_rates = passes != "factored"
         self.n_rhs = 0
         self.n_passes = 0
+        self.n_grams = 0
         self._mobilities = mobilities
         self._one, self._whole = one, whole
 
@@ -265,6 +268,7 @@ class NetworkFlow(Risk, ABC):
     def tangent_kernel(self, theta: Array) -> TangentKernel:
         """K at ``theta``; the layers in the order of `layers`."""
         self.n_passes += 1
+        self.n_grams += 1
         return self.make_kernel(np.ascontiguousarray(self.kernels.grams(theta)[self._order]))
 
     def make_kernel(self, grams: np.ndarray) -> TangentKernel:

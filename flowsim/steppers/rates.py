@@ -6,19 +6,17 @@ import numpy as np
 
 from flowsim.steppers.base import Flow, Point
 
-MOST_ROWS = 512
+MOST_ROWS = 100
 """Rows of K up to which all of it is made: beyond, some products with it are cheaper."""
 
-_ROWS_A_PASS = 50
-"""Rows of K that cost about as much as a pass."""
-
-_PASSES_OF_LANCZOS = 30
-"""About as many as the products with K are."""
+_COST_OF_ROWS, _COST_OF_PRODUCTS = 1e-3, 20.0
+"""In passes, of K for the square of its rows, and of the products (tanh, ``python -m benchmarks
+stiff``)."""
 
 
 def passes_for_bound(rows: int) -> float:
     """About how many passes `bound_of_rates` costs for so many rows of K."""
-    return 1.0 + rows / _ROWS_A_PASS if rows <= MOST_ROWS else float(_PASSES_OF_LANCZOS)
+    return 1.0 + _COST_OF_ROWS * rows**2 if rows <= MOST_ROWS else _COST_OF_PRODUCTS
 
 
 def bound_of_rates(flow: Flow, point: Point) -> float:

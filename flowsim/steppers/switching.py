@@ -19,7 +19,7 @@ import numpy as np
 
 from flowsim.steppers.base import Attempt, Flow, Point, Stepper
 from flowsim.steppers.error_controlled import ErrorControlled
-from flowsim.steppers.rates import MOST_ROWS, bound_of_rates, passes_for_bound
+from flowsim.steppers.rates import bound_of_rates, passes_for_bound
 from flowsim.steppers.tableau import ButcherTableau
 
 
@@ -43,6 +43,8 @@ class Switching(Stepper):
     """Share of the pair's interval of stability from which a step counts as held by it."""
     LEAVE = 2.0
     """Times that interval below which a stiff method's step is not worth what it costs."""
+    MOST_ROWS = 512
+    """Rows of K that are factorised at every step."""
     PATIENCE = 2
     """Looks in a row that it takes to leave the pair for the first time."""
 
@@ -120,7 +122,7 @@ class Switching(Stepper):
             self._take_up(self._names[0])
             step /= max(1.0, reach)
         else:
-            small = point.residual.size <= MOST_ROWS or not flow.dense_rates
+            small = point.residual.size <= self.MOST_ROWS or not flow.dense_rates
             self._take_up(self._names[1 if small else 2])
         self._streak = 0
         # Nothing is known of its longest step but what the other has found.

@@ -1,0 +1,212 @@
+"""Stiff flows, flowsim's methods beside other solvers: ``python -m benchmarks stiff``.
+
+Gradients, Gram matrices, seconds and the error of the residual vector, for several tolerances; and
+what the others take over what flowsim takes for the same error. A method of flowsim that is not
+there is left out, so that adding one is one entry of `OURS`.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+
+from flowsim.steppers.methods import METHODS
+
+from . import stiff_costs
+from .common import Table, number, report, version
+from .peers import stiff as peers
+from .problems import PROBLEMS, Problem
+from .stiff_reference import difference, load, run
+
+OURS = ("rkc2", "rosenbrock-w", "exponential", "tsit54")
+"""Those that are in `METHODS`; the last, an explicit pair, shows what the others save."""
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+FEW = (1e-3, 1e-6)
+"""Of methods to which stability leaves no choice, or that take long."""
+LIMIT = 60.0
+"""Seconds after which a solver is stopped."""
+MAX_STEPS = {"Tsit5": 100_000, "Kvaerno5": 300}
+"""Of diffrax, which cannot be stopped by the clock."""
+
+Solver = Callable[[Problem, float], peers.Solved]
+
+
+@dataclass
+class Row:
+    """One solver at one tolerance."""
+
+    problem: str
+    solver: str
+    rtol: float
+    n_rhs: int | None
+    n_grams: int | None
+    n_passes: int | None
+    seconds: float
+    error: float | None
+    """Of the residual at T: root mean square, relative to that of y."""
+    largest_error: float | None
+    """The same, largest over the problem's times."""
+    remark: str
+
+
+def ours(problem: Problem, method: str, rtol: float) -> Row:
+    """A method of flowsim."""
+    started = time.perf_counter()
+    flow, outcome, residuals = run(problem, method, LIMIT, rtol=rtol, atol=1e-3 * rtol)
+    seconds = time.perf_counter() - started
+    finished = outcome.stop_reason.startswith("t_max")
+    counters = outcome.counters
+    remark = f"{counters.n_steps} steps" + (
+        f", {counters.n_rejected} rejected" if counters.n_rejected else ""
+    )
+    return _row(
+        problem, method, rtol, residuals if finished else [], flow.n_rhs, seconds,
+        remark if finished else outcome.stop_reason.partition(":")[0],
+        flow.n_grams, flow.n_passes,
+    )  # fmt: skip
+
+
+def theirs(problem: Problem, name: str, solve: Solver, rtol: float) -> Row:
+    """Another solver."""
+    found = solve(problem, rtol)
+    return _row(problem, name, rtol, found.residuals, found.n_rhs, found.seconds, found.remark)
+
+
+def _row(problem, solver, rtol, residuals, n_rhs, seconds, remark, n_grams=None, n_passes=None):
+    errors = None
+    if residuals:
+        errors = difference(load(problem.name)["residuals"], residuals, problem)
+    return Row(
+        problem.name, solver, rtol, n_rhs, n_grams, n_passes, seconds,
+        errors and errors[-1], errors and max(errors), remark,
+    )  # fmt: skip
+
+
+def _scipy(method: str) -> Solver:
+    return lambda problem, rtol: peers.by_scipy(method, problem, rtol, LIMIT)
+
+
+def _diffrax(solver: str) -> Solver:
+    return lambda problem, rtol: peers.by_diffrax(solver, problem, rtol, MAX_STEPS[solver])
+
+
+THEIRS: dict[str, tuple[str, tuple[float, ...], Solver]] = {
+    "SciPy RK45": ("scipy", FEW, _scipy("RK45")),
+    "SciPy LSODA": ("scipy", FEW, _scipy("LSODA")),
+    "SciPy BDF": ("scipy", FEW, _scipy("BDF")),
+    "SciPy Radau": ("scipy", FEW, _scipy("Radau")),
+    "extensisq SSV2stab": (
+        "extensisq", TOLERANCES, partial(peers.by_extensisq, limit=LIMIT)
+    ),
+    "diffrax Tsit5": ("diffrax", FEW, _diffrax("Tsit5")),
+    "diffrax Kvaerno5": ("diffrax", FEW[:1], _diffrax("Kvaerno5")),
+}  # fmt: skip
+"""Solvers with the package they need and their tolerances."""
+
+ON = {
+    "stiff": tuple(THEIRS),
+    "stiff-wide": ("extensisq SSV2stab",),
+    "three-layers": ("SciPy RK45", "extensisq SSV2stab"),
+}
+"""Solvers that are tried on each problem; on the wide one those that store no (3 m)^2 numbers and
+end within the limit."""
+
+
+def details(rows: list[Row], problem: Problem) -> Table:
+    """Every solver on one problem."""
+    own = ", ".join(number(value) for value in load(problem.name)["differences"])
+    table = Table(
+        f"{problem.name}: {problem.about} (m = {problem.width}, tau up to {problem.end:g})",
+        ["solver", "rtol", "gradients", "Grams", "passes", "s", "error at T", "largest", "remark"],
+    )
+    for row in rows:
+        if row.problem == problem.name:
+            counts = (row.n_rhs, row.n_grams, row.n_passes)
+            table.rows.append(
+                [
+                    row.solver, f"{row.rtol:.0e}", *("-" if c is None else str(c) for c in counts),
+                    f"{row.seconds:.2f}", number(row.error), number(row.largest_error), row.remark,
+                ]
+            )  # fmt: skip
+    times = ", ".join(f"{value:g}" for value in problem.times)
+    table.note = (
+        f"cond K = {problem.condition[0]:.1e} at t = 0, {problem.condition[1]:.1e} at T. Errors: "
+        "root mean square of the residual's difference from the frozen reference, relative to that "
+        f"of y, at T and the largest over tau = {times}; the reference's own: {own}."
+    )
+    return table
+
+
+def cost_at(rows: list[Row], error: float, key: str, which: str) -> float:
+    """What a method takes for an error, between its tolerances by powers; NaN beyond them."""
+    known = sorted((getattr(row, which), getattr(row, key)) for row in rows if getattr(row, which))
+    if not known or not known[0][0] <= error:
+        return math.nan
+    errors, costs = np.log(np.array(known)).T
+    # No cheaper than its coarsest tolerance, whatever error would do.
+    return float(np.exp(np.interp(np.log(error), errors, costs)))
+
+
+def ratios(rows: list[Row], problem: Problem) -> Table:
+    """Cost of the others over that of each of ours at the same largest error."""
+    here = [row for row in rows if row.problem == problem.name]
+    methods = [method for method in OURS if any(row.solver == method for row in here)]
+    heads = [f"{what} / {method}" for method in methods for what in ("gradients", "s")]
+    table = Table(
+        f"{problem.name}: others over flowsim at equal error",
+        ["solver", "rtol", "equal", *heads],
+    )
+    for row in here:
+        for which, words in (("error", "at T"), ("largest_error", "largest")):
+            error = getattr(row, which)
+            if row.solver in methods or error is None:
+                continue
+            cells = []
+            for method in methods:
+                mine = [one for one in here if one.solver == method]
+                for key in ("n_rhs", "seconds"):
+                    spent, cost = getattr(row, key), cost_at(mine, error, key, which)
+                    unknown = spent is None or math.isnan(cost)
+                    cells.append("-" if unknown else f"{spent / cost:.2g}")
+            table.rows.append([row.solver, f"{row.rtol:.0e}", words, *cells])
+    table.note = (
+        "Equal: the error at T, or the largest over the problem's times. No method of flowsim "
+        "counts as cheaper than at its coarsest tolerance; a dash where it was not run at so small "
+        "an error, or nobody counts."
+    )
+    return table
+
+
+def main(quick: bool = False) -> None:
+    """Measure, report, and draw the figure."""
+    names = ("stiff",) if quick else tuple(ON)
+    methods = [method for method in OURS if method in METHODS]
+    rows: list[Row] = []
+    for name in names:
+        problem = PROBLEMS[name]
+        for method in methods:
+            if quick and method == OURS[-1]:
+                continue
+            run(problem, method, 3.0, rtol=1e-2, atol=1e-5)  # compiled before the clock runs
+            tolerances = FEW if method == OURS[-1] else TOLERANCES
+            rows += [ours(problem, method, rtol) for rtol in tolerances]
+        for solver in ON[name]:
+            package, tolerances, solve = THEIRS[solver]
+            if version(package) is None or (quick and solver != "extensisq SSV2stab"):
+                continue
+            rows += [theirs(problem, solver, solve, rtol) for rtol in tolerances]
+    problems = [PROBLEMS[name] for name in names]
+    tables = [table(rows, problem) for problem in problems for table in (details, ratios)]
+    tables += stiff_costs.tables(quick)
+    packages = ("extensisq", "diffrax", "jax")
+    report("stiff", tables, [asdict(row) for row in rows], quick, packages)
+    if not quick:
+        from .common import RESULTS
+        from .figures import draw_stiff
+
+        draw_stiff([asdict(row) for row in rows if row.problem == "stiff"], RESULTS)
