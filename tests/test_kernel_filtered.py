@@ -225,6 +225,16 @@ def test_a_plateau_is_a_state_of_rest(method):
 
 
 @pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
+def test_steps_for_ever_are_finite(method):
+    """Nothing ends the run but its number of steps, and nothing holds them."""
+    flow = make_flow(make_network(30, "linear", 0.5, mobility={"input": 0.0}))
+    rules = StopRules(stop_loss=0.0, steady_slope=0.0, max_steps=200)
+    outcome = integrate(flow, method.from_rtol(1e-3), rules, Trace())
+    assert outcome.stop_reason.startswith(("max_steps", "steady_state"))
+    assert np.isfinite(outcome.point.time)
+
+
+@pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
 def test_a_kernel_that_is_not_finite_rejects_the_step(method):
     flow = lazy(200)
     point, good = point_of(flow), flow.tangent_kernel
