@@ -85,6 +85,18 @@ def test_a_step_is_that_of_dense_algebra(method, name, step):
 
 
 @pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
+def test_passes_of_a_step(method):
+    """As many as its order; K counts as one."""
+    flow = make_flow(make_network(20, "tanh"))
+    stepper, point = method(*FREE), point_of(flow)
+    stepper.start(flow, point)
+    for refreshed in (True, False):
+        stepper._age, stepper._life, flow.n_passes = int(refreshed), 1.0, 0
+        stepper.attempt(flow, point, 0.1)
+        assert flow.n_passes == method.order + refreshed
+
+
+@pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
 def test_order_by_slope(method):
     x = np.column_stack([np.linspace(-1, 1, 3), np.ones(3)])
     flow = make_flow(make_network(20, "tanh"), x, np.sin(3 * x[:, 0]))
