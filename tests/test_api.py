@@ -63,15 +63,20 @@ def test_file_and_memory_hold_the_same(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_results_are_bit_identical_from_run_to_run_and_for_any_threads():
+@pytest.mark.parametrize("method", ["heun", "ros2", "ros34pw2", "exponential", "implicit-euler"])
+def test_results_are_bit_identical_from_run_to_run_and_for_any_threads(method):
     finals = [
-        simulate(width=30_000, gamma=0.5, integrate={"threads": threads}).final["input_weights"]
+        simulate(width=30_000, gamma=0.5, integrate={"method": method, "threads": threads}).final[
+            "input_weights"
+        ]
         for threads in (1, 1, 2, 3)
     ]
     assert all(np.array_equal(finals[0], final) for final in finals[1:])
 
 
-@pytest.mark.parametrize("method", ["euler", "heun", "tsit54", "dop853"])
+@pytest.mark.parametrize(
+    "method", ["euler", "heun", "tsit54", "dop853", "ros2", "ros34pw2", "exponential"]
+)
 def test_saving_never_changes_the_steps(method):
     rare = {"observables": {"schedule": "none"}, "snapshots": {"schedule": "none"}}
     often = {

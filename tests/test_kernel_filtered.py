@@ -85,6 +85,18 @@ def test_a_step_is_that_of_dense_algebra(method, name, step):
 
 
 @pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
+def test_passes_of_a_step(method):
+    """As many as its order; K counts as one."""
+    flow = make_flow(make_network(20, "tanh"))
+    stepper, point = method(*FREE), point_of(flow)
+    stepper.start(flow, point)
+    for refreshed in (True, False):
+        stepper._age, stepper._life, flow.n_passes = int(refreshed), 1.0, 0
+        stepper.attempt(flow, point, 0.1)
+        assert flow.n_passes == method.order + refreshed
+
+
+@pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
 def test_order_by_slope(method):
     x = np.column_stack([np.linspace(-1, 1, 3), np.ones(3)])
     flow = make_flow(make_network(20, "tanh"), x, np.sin(3 * x[:, 0]))
@@ -222,6 +234,16 @@ def test_a_plateau_is_a_state_of_rest(method):
     )
     assert outcome.stop_reason.startswith("steady_state")
     assert outcome.point.loss == pytest.approx(0.125, rel=1e-6)
+
+
+@pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
+def test_steps_for_ever_are_finite(method):
+    """Nothing ends the run but its number of steps, and nothing holds them."""
+    flow = make_flow(make_network(30, "linear", 0.5, mobility={"input": 0.0}))
+    rules = StopRules(stop_loss=0.0, steady_slope=0.0, max_steps=200)
+    outcome = integrate(flow, method.from_rtol(1e-3), rules, Trace())
+    assert outcome.stop_reason.startswith(("max_steps", "steady_state"))
+    assert np.isfinite(outcome.point.time)
 
 
 @pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)

@@ -163,6 +163,29 @@ def test_order_by_slope_with_a_random_jacobian(tableau, seed):
     assert abs(slopes[1] - tableau.embedded[1]) < 0.1
 
 
+@pytest.mark.parametrize(
+    ("tableau", "exact", "order"), [(ROS2, True, 2), (ROS2, False, 1), (ROS34PW2, False, 2)]
+)
+def test_order_reduction_by_prothero_and_robinson(tableau, exact, order):
+    """y' = l (y - sin t) + cos t, l = -1e6: what is left of the order, the forcing in J or not."""
+    rate = -1e6
+
+    def f(u):
+        return np.array([1.0, rate * (u[1] - np.sin(u[0])) + np.cos(u[0])])
+
+    errors = []
+    for steps in (40, 80):
+        u = np.zeros(2)
+        for _ in range(steps):
+            forcing = -rate * np.cos(u[0]) - np.sin(u[0])
+            jacobian = np.array([[0.0, 0.0], [forcing if exact else 0.0, rate]])
+            u = dense_step(tableau, f, jacobian, u, 1.0 / steps)[0]
+        errors.append(abs(u[1] - np.sin(1.0)))
+    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.1
+    # Stiffly accurate, and with it the error falls with the stiffness.
+    assert (errors[0] < 1e-9) == (tableau is ROS34PW2)
+
+
 def flows(name):
     if name == "logistic":
         y = np.array([1.0, -1.0, -1.0, 1.0])
@@ -290,6 +313,16 @@ def test_what_cannot_be_factorised_rejects_the_step(value):
         outcome = integrate(flow, stepper, StopRules(t_max=1.0), Trace())
         assert outcome.status == "failed"
         assert outcome.stop_reason.startswith("non_finite")
+
+
+@pytest.mark.parametrize(("tableau", "passes"), [(ROS2, 5), (ROS34PW2, 11)])
+def test_passes_of_a_step(tableau, passes):
+    """Three a stage after the first, the new state, the error; K counts as one."""
+    flow = make_flow(make_network(20, "tanh"))
+    point, stepper, attempt = attempt_of(flow, None, 0.1, tableau=tableau)
+    flow.n_passes = 0
+    stepper.attempt(flow, attempt.point, np.inf)
+    assert flow.n_passes == passes + 1
 
 
 def test_a_shorter_try_builds_no_second_kernel():

@@ -31,6 +31,8 @@ from flowsim.steppers.controller import PIDController
 from flowsim.steppers.kernel_solver import KernelSolver
 
 _ONE = np.array([1.0])
+_FOR_EVER = 1e100
+"""A step that is long enough, and whose square is a number."""
 
 
 class KernelFiltered(Stepper):
@@ -170,10 +172,11 @@ class KernelFiltered(Stepper):
         def change(step: float) -> float:
             return step * self._relative(self._push(solver, gradient, step))
 
-        if not change(step) > cap:
+        whole = change(step)
+        if not whole > cap:
             return step
-        # Filtered or not, a short step is the same.
-        low, high = min(step, cap / self._relative(gradient)), step
+        # Filtered or not, a short step is the same. What is left of e may be all rounding.
+        low, high = min(step, cap / max(self._relative(gradient), whole / step)), step
         while low < 0.95 * high:
             step = float(np.sqrt(low * high))
             low, high = (step, high) if change(step) <= cap else (low, step)
@@ -253,7 +256,7 @@ class KernelFiltered(Stepper):
             factor = min(factor, 1.5)
             self._shrink = min(1.0, 1.5 * self._shrink)
         # A step cut short by the limit says nothing against the step that was planned.
-        self.step = max(step * factor, planned if step < planned else 0.0)
+        self.step = min(max(step * factor, planned if step < planned else 0.0), _FOR_EVER)
         self._age += 1
 
     def _reject(self, step: float, error: float, rejection: str, explicit: bool = False) -> Attempt:
