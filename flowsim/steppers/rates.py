@@ -14,9 +14,14 @@ _COST_OF_ROWS, _COST_OF_PRODUCTS = 1e-3, 20.0
 stiff``)."""
 
 
+def passes_for_kernel(rows: int) -> float:
+    """About how many passes K costs, for so many rows of it."""
+    return 1.0 + _COST_OF_ROWS * rows**2
+
+
 def passes_for_bound(rows: int) -> float:
-    """About how many passes `bound_of_rates` costs for so many rows of K."""
-    return 1.0 + _COST_OF_ROWS * rows**2 if rows <= MOST_ROWS else _COST_OF_PRODUCTS
+    """The same of `bound_of_rates`."""
+    return passes_for_kernel(rows) if rows <= MOST_ROWS else _COST_OF_PRODUCTS
 
 
 def bound_of_rates(flow: Flow, point: Point) -> float:

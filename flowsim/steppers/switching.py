@@ -1,11 +1,12 @@
-"""An explicit pair while accuracy holds the step, a stiff method where stability alone does.
+"""An explicit pair while accuracy holds the step, stiff methods where stability alone does.
 
 A pair whose h lambda_max(K/n) has come to the end of its interval of stability takes steps that
 are shorter than its error asks for, and is stiff there by definition (Hairer & Wanner, Solving
-Ordinary Differential Equations II, IV.2). Now and then it is looked at: a stiff method takes over
-where that is so twice running, and gives the run back where its own steps are hardly longer than
-those of the pair would be. After every return it takes more looks to leave again, so that a flow on
-the border does not go to and fro for ever.
+Ordinary Differential Equations II, IV.2). Now and then it is looked at. Where that is so twice
+running a stabilised method takes over, whose cost grows with the root of h lambda_max, and where
+that is more than a linearly implicit step costs, that one does. Either gives the run back as soon
+as it is not worth it any more. After every return it takes more looks to leave the pair again, so
+that a flow on the border does not go to and fro for ever.
 """
 
 from __future__ import annotations
@@ -19,8 +20,13 @@ import numpy as np
 
 from flowsim.steppers.base import Attempt, Flow, Point, Stepper
 from flowsim.steppers.error_controlled import ErrorControlled
-from flowsim.steppers.rates import bound_of_rates, passes_for_bound
+from flowsim.steppers.rates import bound_of_rates, passes_for_bound, passes_for_kernel
+from flowsim.steppers.stabilised import Stabilised
 from flowsim.steppers.tableau import ButcherTableau
+from flowsim.steppers.tableaux.rkc2 import stages_for
+
+PASSES = 13
+"""Of a linearly implicit step, of order 3."""
 
 
 class Switching(Stepper):
@@ -29,24 +35,25 @@ class Switching(Stepper):
     Parameters
     ----------
     methods : mapping of str to callable
-        Methods by name, to be made when they are needed: an embedded pair; what takes over where
-        K is small enough to be factorised at every step; what takes over where it is not, if it
-        can: it keeps states where rates have their place.
+        Methods by name, to be made when they are needed: an embedded pair; a stabilised method,
+        which keeps states where rates have their place; a linearly implicit one.
     """
 
     name: ClassVar[str] = "switching"
-    LOOK = 10
-    """Accepted steps from one look to the next, or more:"""
+    LOOK = 5
+    """The pair's accepted steps from one look to the next, or more:"""
     SHARE = 0.05
-    """of the pair's passes looking is not to cost more."""
+    """of its passes looking is not to cost more."""
+    TRIAL = 15
+    """The same of stiff methods: they begin with the pair's step, and need some to find theirs."""
     ENTER = 0.6
     """Share of the pair's interval of stability from which a step counts as held by it."""
     LEAVE = 2.0
     """Times that interval below which a stiff method's step is not worth what it costs."""
-    MOST_ROWS = 512
-    """Rows of K that are factorised at every step."""
-    PATIENCE = 2
-    """Looks in a row that it takes to leave the pair for the first time."""
+    PATIENCE, MOST_PATIENCE = 2, 16
+    """Looks in a row that it takes to leave the pair for the first time, and at the most."""
+    GAIN = 1.5
+    """How much cheaper a step of the other stiff method has to be for a change."""
 
     def __init__(self, methods: Mapping[str, Callable[[], ErrorControlled]]) -> None:
         self._makers, self._names = methods, tuple(methods)
@@ -93,7 +100,7 @@ class Switching(Stepper):
         self._present.resume(flow, point, memory["stepper"])
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
-        if self._age >= (self.LOOK if self._away else self._interval_of_looks(point)):
+        if self._age >= (self.TRIAL if self._away else self._interval_of_looks(point)):
             self._age = 0
             self._look(flow, point)
         attempt = self._present.attempt(flow, point, limit)
@@ -107,27 +114,36 @@ class Switching(Stepper):
 
     def _look(self, flow: Flow, point: Point) -> None:
         """Change the method if it is time to."""
-        reach = self._present.step * bound_of_rates(flow, point) / self._interval
+        rate, step = bound_of_rates(flow, point), self._present.step
+        reach = step * rate / self._interval
         self._stiffness = reach
-        if self._away:
-            changes = not reach > self.LEAVE
-        else:
+        place = self._names.index(self._name)
+        if place == 0:
             self._streak = self._streak + 1 if reach > self.ENTER else 0
-            changes = self._streak >= self._patience
-        if not changes:
-            return
-        step = self._present.step
-        if self._away:
-            self._patience *= 2
-            self._take_up(self._names[0])
-            step /= max(1.0, reach)
+            if self._streak < self._patience:
+                return
+            after = 1 if flow.dense_rates else 2
+        elif not reach > self.LEAVE:
+            self._patience = min(2 * self._patience, self.MOST_PATIENCE)
+            step, after = step / max(1.0, reach), 0
         else:
-            small = point.residual.size <= self.MOST_ROWS or not flow.dense_rates
-            self._take_up(self._names[1 if small else 2])
-        self._streak = 0
-        # Nothing is known of its longest step but what the other has found.
-        self._present.first = step
-        self._present.start(flow, point)
+            after = self._cheaper(flow, point, place, step * rate)
+        if after != place:
+            self._streak = 0
+            self._take_up(self._names[after])
+            # Nothing is known of its longest step but what the other has found.
+            self._present.first = step
+            self._present.start(flow, point)
+
+    def _cheaper(self, flow: Flow, point: Point, place: int, extent: float) -> int:
+        """Which of the stiff methods takes a step of so many h lambda_max in fewer passes."""
+        if not flow.dense_rates:
+            return 2
+        stabilised = float(stages_for(Stabilised.SAFETY * extent))
+        implicit = PASSES + passes_for_kernel(point.residual.size)
+        costs = {1: stabilised, 2: implicit}
+        other = 3 - place
+        return other if self.GAIN * costs[other] < costs[place] else place
 
 
 def real_stability(tableau: ButcherTableau) -> float:
