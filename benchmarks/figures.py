@@ -248,7 +248,7 @@ def draw_stiff(rows: Sequence[dict[str, Any]], folder: Path) -> None:
                 linestyle="-" if mine else "--", markerfacecolor=None if mine else "white",
                 label=f"flowsim {solver}" if mine else solver,
             )  # fmt: skip
-    panels[0].set(xlabel="gradients", ylabel="largest error of the residual, relative to $y$")
+    panels[0].set(xlabel="gradients", ylabel="largest error of the residual")
     panels[1].set(xlabel="seconds")
     handles, labels = panels[1].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=4, columnspacing=1.2)

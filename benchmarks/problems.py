@@ -118,7 +118,7 @@ _LIST = [
     ),
     Problem(
         "lazy", "linear regime: K hardly changes",
-        width=10_000, gamma=0.5, times=(1.0, 1e1, 1e2), condition=(2.4e9, 1.0e9), **_SMOOTH,
+        width=10_000, gamma=0.5, times=(1.0, 1e1, 1e2, 1e3), condition=(2.4e9, 6.0e6), **_SMOOTH,
     ),
     Problem(
         "lazy-million", "linear regime, a million neurons, to R = 1e-8",

@@ -70,7 +70,12 @@ def run(
     """The flow with its counters, how it ended, and the residuals at the problem's times."""
     flow = problem.flow(threads=2, **({"passes": "dense"} if problem.scheme else {}))
     _, stepper = make_stepper(method, MethodOptions(**options), flow.kinked)
-    rules = StopRules(stop_loss=problem.stop_loss, t_max=problem.end, max_seconds=max_seconds)
+    rules = StopRules(
+        stop_loss=problem.stop_loss,
+        t_max=problem.end,
+        max_seconds=max_seconds,
+        steady_slope=0.0,  # at the end of a long tail nothing moves
+    )
     marks = Marks(flow, problem.times)
     return flow, integrate(flow, stepper, rules, marks), marks.residuals
 
