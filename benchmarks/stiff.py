@@ -23,7 +23,7 @@ from .peers import stiff as peers
 from .problems import PROBLEMS, Problem
 from .stiff_reference import difference, load, run
 
-OURS = ("rkc2", "rosenbrock-w", "exponential", "tsit54")
+OURS = ("switching", "rkc2", "ros2", "ros34pw2", "exponential", "tsit54")
 """Those that are in `METHODS`; the last, an explicit pair, shows what the others save."""
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 FEW = (1e-3, 1e-6)
