@@ -34,6 +34,13 @@ def stepper_of(method, flow):
     return make_stepper(method, MethodOptions(rtol=1e-4, atol=1e-9, step=step), flow.kinked)[1]
 
 
+def copied(memory):
+    """A memory, with those within it: arrays as they are, the rest through JSON."""
+    if isinstance(memory, dict):
+        return {name: copied(value) for name, value in memory.items()}
+    return memory.copy() if isinstance(memory, np.ndarray) else json.loads(json.dumps(memory))
+
+
 class Keeper(Trace):
     """Keeps a copy of every place the run could be continued from, through JSON where it may."""
 
@@ -44,10 +51,7 @@ class Keeper(Trace):
     def keep(self, continuation):
         point = continuation.point
         copy = Point(point.time, point.theta.copy(), point.residual.copy(), point.loss)
-        stepper = {
-            name: value.copy() if isinstance(value, np.ndarray) else json.loads(json.dumps(value))
-            for name, value in continuation.stepper.items()
-        }
+        stepper = copied(continuation.stepper)
         memories = dict(continuation.counters), stepper, dict(continuation.watch)
         self.kept.append(Continuation(copy, *memories, cut=continuation.cut))
 
