@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from flows import make_flow, make_network
+from linear_algebra import block_diagonal, jacobian_of, moved, rate_of, straightened
 from test_kernels import error, make_field, state
 
 from flowsim.kernels import BACKENDS, two_layer_kernels
@@ -11,15 +13,6 @@ from flowsim.kernels.cpu.neuron_blocks import BLOCK
 from flowsim.kernels.reference_blocks import ReferenceNeuronBlocks
 
 SMOOTH_AND_KINKED = ["tanh", "gelu", "x2_tanh_x", "relu"]
-
-
-def dense(blocks):
-    """Blocks (neurons, 1 + d, 1 + d) as one matrix of all weights, in the order of a state."""
-    neurons, rows, _ = blocks.shape
-    full = np.zeros((rows, neurons, rows, neurons))
-    for k, block in enumerate(blocks):
-        full[:, k, :, k] = block
-    return full.reshape(rows * neurons, rows * neurons)
 
 
 def phi_of(kernels, theta, mobilities):
@@ -39,7 +32,7 @@ def test_the_blocks_are_the_derivative_of_the_rate(activation, frozen):
     kernels = two_layer_kernels("reference", field, 5, "float64")
     theta, residual = state(field, 5), np.array([0.3, -1.0, 0.2, 2.0])
     assert np.min(np.abs(field.x @ theta[1:])) > 1e-4
-    found = dense(ReferenceNeuronBlocks(field).derivatives(theta, residual))
+    found = block_diagonal(ReferenceNeuronBlocks(field).derivatives(theta, residual))
     expected, h = np.empty_like(found), 1e-6
     for column in range(theta.size):
         sides = []
@@ -53,6 +46,23 @@ def test_the_blocks_are_the_derivative_of_the_rate(activation, frozen):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
 
 
+@pytest.mark.parametrize("antisymmetric", [False, True])
+@pytest.mark.parametrize("activation", SMOOTH_AND_KINKED)
+def test_with_gauss_newton_they_are_the_whole_jacobian(activation, antisymmetric):
+    """Of the rate as a function of the weights alone, by central differences."""
+    flow = make_flow(make_network(5, activation, 0.9, 0.1, antisymmetric=antisymmetric))
+    theta, h = flow.initial, 1e-6
+    gradient = flow.gradient(flow.residual(theta))
+    own = ReferenceNeuronBlocks(flow.field).derivatives(theta, gradient)
+    found = block_diagonal(own) + jacobian_of(flow, theta, np.ones(flow.n_samples))
+    columns = []
+    for unit in np.eye(theta.size):
+        ends = [rate_of(flow, moved(flow, theta, sign * h * unit)) for sign in (1.0, -1.0)]
+        columns.append((ends[0] - ends[1]) / (2.0 * h))
+    assert np.max(np.abs(own)) > 0.01 * np.max(np.abs(found))
+    np.testing.assert_allclose(found, np.array(columns).T, rtol=0, atol=1e-7)
+
+
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
 @pytest.mark.parametrize("activation", SMOOTH_AND_KINKED)
 @pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
@@ -63,7 +73,7 @@ def test_solutions_are_those_of_dense_algebra(backend, activation, size):
     own = ReferenceNeuronBlocks(field).derivatives(theta, residual)
     straight = straightened(field, own, size)
     assert 0 <= straight < 6 if size == 1.0 else (straight > 0) == (size == 30.0)
-    system = np.eye(theta.size) - size * dense(own)
+    system = np.eye(theta.size) - size * block_diagonal(own)
     phi, moved = phi_of(kernels, theta, False), phi_of(kernels, theta, True)
     blocks = kernels.neuron_blocks()
     gram = blocks.prepare(theta, residual, size)
@@ -87,20 +97,6 @@ def test_solutions_are_those_of_dense_algebra(backend, activation, size):
     slopes[2] = np.nan
     blocks.subtract(theta, cotangent, slopes[2], fresh=True)
     close(slopes[2].reshape(-1), -taken)
-
-
-def straightened(field, own, size):
-    """Set the blocks without safe pivots to 0, by the eigenvalues' signs; return how many."""
-    roots = np.sqrt([field.output_mobility, *[field.input_mobility] * field.x.shape[1]])
-    count = 0
-    for block in own:
-        symmetric = np.eye(len(roots)) - size * block / roots[:, None] * roots
-        minors = [np.linalg.det(symmetric[:k, :k]) for k in range(len(roots) + 1)]
-        pivots = np.divide(minors[1:], minors[:-1])
-        if min(pivots) < 0.1:
-            block[:] = 0.0
-            count += 1
-    return count
 
 
 def close(found, expected):
