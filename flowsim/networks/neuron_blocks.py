@@ -14,10 +14,11 @@ _MOST_INPUTS = 8
 
 
 def worth_it(n_inputs: int, activation: Activation) -> bool:
-    """Whether the blocks of all neurons are known, and small.
+    """Whether the blocks of all neurons are known and small, and make steps longer.
 
-    Without sigma'' they gain a smooth activation nothing: it took as many steps with the rest of
-    the block as with none (``tail`` and ``condensed`` of ``benchmarks/problems.py``).
+    The part with sigma'' is what counts: a smooth activation without it takes as many steps as with
+    no block at all (``tail`` and ``condensed`` of ``benchmarks/problems.py``). So do kinked ones,
+    whose kinks hold the step (``relu``, ``relu-lazy``).
 
     Parameters
     ----------
@@ -25,8 +26,8 @@ def worth_it(n_inputs: int, activation: Activation) -> bool:
         d, the bias coordinate included.
     activation : Activation
     """
-    straight = activation.kinked or activation.leak is not None
-    return n_inputs <= _MOST_INPUTS and (straight or activation.second_derivative is not None)
+    known = activation.second_derivative is not None or activation.leak is not None
+    return n_inputs <= _MOST_INPUTS and known and not activation.kinked
 
 
 class FlowBlocks:
@@ -36,10 +37,16 @@ class FlowBlocks:
     ----------
     flow : NetworkFlow
     blocks : NeuronBlocks
+
+    Attributes
+    ----------
+    states : float
+        Copies of the state that they take up.
     """
 
     def __init__(self, flow: NetworkFlow, blocks: NeuronBlocks) -> None:
         self._flow, self._blocks = flow, blocks
+        self.states = 0.5 * (2 + flow.field.x.shape[1])
 
     def prepare(self, theta: Array, gradient: np.ndarray, size: float) -> TangentKernel:
         """Factorise A = I - ``size`` D at ``theta`` and n dR/df; return Phi^T A^(-1) M Phi."""

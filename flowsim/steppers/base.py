@@ -57,6 +57,9 @@ class NeuronBlocks(Protocol):
     Where a neuron's block of A is not safely positive definite, D counts as 0.
     """
 
+    states: float
+    """Copies of the state that they take up."""
+
     def prepare(self, theta: State, gradient: np.ndarray, size: float) -> Kernel:
         """Factorise A at theta for s = ``size``; return Phi^T A^(-1) M Phi as a kernel. A pass."""
 

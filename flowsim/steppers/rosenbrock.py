@@ -7,6 +7,7 @@ own curvature times e, matters less the smaller e is. `flowsim.steppers.rosenbro
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 import numpy as np
@@ -17,8 +18,10 @@ from flowsim.steppers.error_controlled import ErrorControlled
 from flowsim.steppers.rosenbrock_stages import GaussNewtonStages, NeuronBlockStages, Stages
 from flowsim.steppers.rosenbrock_tableau import RosenbrockTableau
 
-_BLOCKS = 5
-"""Copies of the state that the neurons' blocks take up at most: (2 + d) / 2, d being up to 8."""
+_BLOCKS = 2
+"""Copies of the state that the neurons' blocks take up for one input and a bias; up to 5 for more.
+
+Once a flow is known, so is the number."""
 
 
 class RosenbrockW(ErrorControlled):
@@ -51,6 +54,8 @@ class RosenbrockW(ErrorControlled):
             self._stages = GaussNewtonStages(self.tableau, flow)
         else:
             self._stages = NeuronBlockStages(self.tableau, flow, blocks)
+        own = 0 if blocks is None else math.ceil(blocks.states)
+        self.states = 3 + self.tableau.stages + own
         self._work = flow.empty()
 
     def _first_step(self, flow: Flow, point: Point) -> float:

@@ -41,8 +41,8 @@ BLOCK = 128
 LEAST_PIVOT = 0.1
 """Of B, under which a neuron counts as straight: B = 0 is a pole of the step."""
 
-_FEATURES = 1 << 19
-"""Numbers of G that BLAS multiplies at once, some 4 MB: fixes the order of the sum."""
+_FEATURES = 1 << 14
+"""Numbers of G that are multiplied at once, for the cache: fixes the order of the sum."""
 
 _compiled = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 # See `sweep` for why what several loops call is compiled into each of them.
@@ -89,8 +89,7 @@ class CpuNeuronBlocks:
                 first * BLOCK, self._both.both, self._second, self._scale, self._x, theta, pull,
                 self._roots, field.multiplier, self._factors, features,
             )  # fmt: skip
-            if count < features.shape[2]:
-                features = np.ascontiguousarray(features[:, :, :count])
+            features[:, :, count:] = 0.0
             flat = features.reshape(n, -1)
             gram += flat @ flat.T
         return gram
@@ -171,7 +170,7 @@ def _factorise(matrix, rows, size, lowest):
                     lowest[k] = entry[k] if not entry[k] > lowest[k] else lowest[k]
                     entry[k] = 1.0 / math.sqrt(max(entry[k], LEAST_PIVOT))
     for k in range(size):
-        if not lowest[k] >= LEAST_PIVOT:
+        if not lowest[k] >= LEAST_PIVOT:  # it is so for few
             for row in range(rows):
                 for column in range(row + 1):
                     matrix[_at(row, column), k] = 1.0 if column == row else 0.0
@@ -234,19 +233,23 @@ def _prepare(
         _fill(x, pull, output, roots, ds, dds, second != 0, size, matrix)
         _factorise(matrix, 1 + d, size, lowest)
         for entry in range(factors.shape[0]):
+            kept, found = factors[entry, start : start + size], matrix[entry]
             for k in range(size):
-                factors[entry, start + k] = matrix[entry, k]
+                kept[k] = found[k]
         for i in range(n):
+            own, factor, values = v[0], multiplier * roots[0], s[i]
             for k in range(size):
-                v[0, k] = multiplier * roots[0] * s[i, k]
+                own[k] = factor * values[k]
+            values = ds[i]
             for j in range(d):
-                factor = multiplier * roots[1 + j] * x[i, j]
+                own, factor = v[1 + j], multiplier * roots[1 + j] * x[i, j]
                 for k in range(size):
-                    v[1 + j, k] = factor * output[k] * ds[i, k]
+                    own[k] = factor * output[k] * values[k]
             _forward(factors, start, size, v)
             for row in range(1 + d):
+                own, feature = v[row], features[i, row, column : column + size]
                 for k in range(size):
-                    features[i, row, column + k] = v[row, k]
+                    feature[k] = own[k]
 
 
 @_compiled
@@ -270,8 +273,9 @@ def _solve(first, last, both, scale, x, theta, slopes, weights, roots, factors, 
         _forward(factors, start, size, v)
         _backward(factors, start, size, v)
         for row in range(1 + d):
+            own, target, root = v[row], out[row, start : start + size], roots[row]
             for k in range(size):
-                out[row, start + k] = roots[row] * v[row, k]
+                target[k] = root * own[k]
         output, moving = theta[0, start : start + size], out[0, start : start + size]
         for i in range(n):
             _preactivation(x[i], theta[1:], start, size, z)
@@ -307,6 +311,6 @@ def _subtract(first, last, both, scale, x, theta, cotangent, roots, factors, out
         _forward(factors, start, size, v)
         _backward(factors, start, size, v)
         for row in range(1 + d):
+            own, target, root = v[row], out[row, start : start + size], roots[row]
             for k in range(size):
-                before = 0.0 if fresh else np.float64(out[row, start + k])
-                out[row, start + k] = before - roots[row] * v[row, k]
+                target[k] = (0.0 if fresh else np.float64(target[k])) - root * own[k]
