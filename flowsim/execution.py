@@ -108,7 +108,8 @@ class Job:
 def _code(function: Any) -> bytes:
     """Something that changes when a function is rewritten."""
     if isinstance(function, Activation):
-        return b"".join(_code(getattr(function, name)) for name in ("value", "derivative"))
+        parts = function.value, function.derivative, function.second_derivative
+        return b"".join(_code(part) for part in parts)
     code = getattr(function, "__code__", None)
     return b"" if code is None else code.co_code + repr(code.co_consts).encode()
 

@@ -1,9 +1,9 @@
 """Activations: one entry a function, shared by every backend.
 
-An entry holds ``value`` and ``derivative`` as elementwise functions written with NumPy's names.
-The reference backend calls them on arrays; the Numba backend compiles the very same functions for
-scalars: what value and derivative write alike, such as an exponential, it computes once. A new
-activation is one new entry in `ACTIVATIONS`; a user's own is one `Activation`.
+An entry holds ``value``, ``derivative`` and ``second_derivative`` as elementwise functions written
+with NumPy's names. The reference backend calls them on arrays; the Numba backend compiles the very
+same functions for scalars: what value and derivative write alike, such as an exponential, it
+computes once. A new activation is one new entry in `ACTIVATIONS`; a user's own is one `Activation`.
 """
 
 from __future__ import annotations
@@ -58,6 +58,10 @@ class Activation:
     leak : float, optional
         For sigma(z) = z where z > 0 and leak z elsewhere, sigma'(0) = leak: kernels may then work
         with the signs of z alone, and need not call ``value`` and ``derivative``.
+    second_derivative : callable, optional
+        Elementwise sigma''(z), written like the other two; absent where it is 0 almost everywhere.
+        Only what Rosenbrock methods take for the Jacobian depends on it: without it they keep
+        their order, and may need more steps.
     """
 
     name: str
@@ -66,6 +70,7 @@ class Activation:
     homogeneous: bool = False
     kinked: bool = False
     leak: float | None = None
+    second_derivative: Callable[..., object] | None = None
 
 
 def _relu(z):
@@ -92,12 +97,21 @@ def _tanh_derivative(z):
     return 1.0 - np.tanh(z) ** 2
 
 
+def _tanh_second(z):
+    t = np.tanh(z)
+    return -2.0 * t * (1.0 - t * t)
+
+
 def _erf(z):
     return erf(z)
 
 
 def _erf_derivative(z):
     return _TWO_OVER_SQRT_PI * np.exp(-(z * z))
+
+
+def _erf_second(z):
+    return -2.0 * _TWO_OVER_SQRT_PI * z * np.exp(-(z * z))
 
 
 def _gelu(z):
@@ -109,6 +123,11 @@ def _gelu_derivative(z):
     return 0.5 * (1.0 + erf(x)) + z * np.exp(-(x * x)) * _INVERSE_SQRT_2PI
 
 
+def _gelu_second(z):
+    x = z * _SQRT_HALF
+    return (2.0 - z * z) * np.exp(-(x * x)) * _INVERSE_SQRT_2PI
+
+
 def _elu(z):
     # The exponential sees min(z, 0) only, so that it cannot overflow on the branch not taken.
     return where(z > 0.0, z, np.expm1(np.minimum(z, 0.0)))
@@ -116,6 +135,10 @@ def _elu(z):
 
 def _elu_derivative(z):
     return np.exp(np.minimum(z, 0.0))
+
+
+def _elu_second(z):
+    return where(z > 0.0, 0.0, np.exp(np.minimum(z, 0.0)))
 
 
 def _softplus(z):
@@ -128,6 +151,11 @@ def _softplus_derivative(z):
     return where(z > 0.0, 1.0, u) / (1.0 + u)
 
 
+def _softplus_second(z):
+    u = np.exp(-np.abs(z))
+    return u / ((1.0 + u) * (1.0 + u))
+
+
 def _silu(z):
     u = np.exp(-np.abs(z))
     return z * (where(z > 0.0, 1.0, u) / (1.0 + u))
@@ -137,6 +165,12 @@ def _silu_derivative(z):
     u = np.exp(-np.abs(z))
     s = where(z > 0.0, 1.0, u) / (1.0 + u)
     return s + z * s * (1.0 - s)
+
+
+def _silu_second(z):
+    u = np.exp(-np.abs(z))
+    s = where(z > 0.0, 1.0, u) / (1.0 + u)
+    return u / ((1.0 + u) * (1.0 + u)) * (2.0 + z * (1.0 - 2.0 * s))
 
 
 def _linear(z):
@@ -156,6 +190,11 @@ def _x_tanh_x_derivative(z):
     return t + z * (1.0 - t * t)
 
 
+def _x_tanh_x_second(z):
+    t = np.tanh(z)
+    return 2.0 * (1.0 - t * t) * (1.0 - z * t)
+
+
 def _x2_tanh_x(z):
     return z * z * np.tanh(z)
 
@@ -163,6 +202,11 @@ def _x2_tanh_x(z):
 def _x2_tanh_x_derivative(z):
     t = np.tanh(z)
     return 2.0 * z * t + z * z * (1.0 - t * t)
+
+
+def _x2_tanh_x_second(z):
+    t = np.tanh(z)
+    return 2.0 * t + (1.0 - t * t) * (4.0 - 2.0 * z * t) * z
 
 
 ACTIVATIONS: dict[str, Activation] = {
@@ -177,15 +221,17 @@ ACTIVATIONS: dict[str, Activation] = {
             kinked=True,
             leak=_LEAK,
         ),
-        Activation("tanh", _tanh, _tanh_derivative),
-        Activation("erf", _erf, _erf_derivative),
-        Activation("gelu", _gelu, _gelu_derivative),
-        Activation("elu", _elu, _elu_derivative),
-        Activation("softplus", _softplus, _softplus_derivative),
-        Activation("silu", _silu, _silu_derivative),
+        Activation("tanh", _tanh, _tanh_derivative, second_derivative=_tanh_second),
+        Activation("erf", _erf, _erf_derivative, second_derivative=_erf_second),
+        Activation("gelu", _gelu, _gelu_derivative, second_derivative=_gelu_second),
+        Activation("elu", _elu, _elu_derivative, second_derivative=_elu_second),
+        Activation("softplus", _softplus, _softplus_derivative, second_derivative=_softplus_second),
+        Activation("silu", _silu, _silu_derivative, second_derivative=_silu_second),
         Activation("linear", _linear, _linear_derivative, homogeneous=True, leak=1.0),
-        Activation("x_tanh_x", _x_tanh_x, _x_tanh_x_derivative),
-        Activation("x2_tanh_x", _x2_tanh_x, _x2_tanh_x_derivative),
+        Activation("x_tanh_x", _x_tanh_x, _x_tanh_x_derivative, second_derivative=_x_tanh_x_second),
+        Activation(
+            "x2_tanh_x", _x2_tanh_x, _x2_tanh_x_derivative, second_derivative=_x2_tanh_x_second
+        ),
     )
 }
 """Activations by their name in configuration files."""

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
+from flowsim.kernels.reference_blocks import ReferenceNeuronBlocks
 
 
 class ReferenceSteps(ABC):
@@ -223,6 +224,9 @@ class ReferenceKernels(ReferenceSteps):
         signal = ds * a
         both = np.stack([s @ s.T, (signal @ signal.T) * (self.field.x @ self.field.x.T)])
         return self.field.multiplier**2 * both
+
+    def neuron_blocks(self) -> ReferenceNeuronBlocks:
+        return ReferenceNeuronBlocks(self.field)
 
     def activity(self, theta: np.ndarray) -> tuple[int, int]:
         active = np.sum(self.field.x @ np.asarray(theta[1:], np.float64) > 0.0, axis=0)

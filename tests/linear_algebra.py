@@ -40,3 +40,26 @@ def moved(flow, theta, change):
     """A state at some distance (weights,) from another."""
     values = np.array(theta, np.float64)
     return flow.state(values + np.reshape(change, values.shape))
+
+
+def block_diagonal(blocks):
+    """Blocks (neurons, 1 + d, 1 + d) as one matrix of all weights, in the order of a state."""
+    neurons, rows, _ = blocks.shape
+    full = np.zeros((rows, neurons, rows, neurons))
+    for k, block in enumerate(blocks):
+        full[:, k, :, k] = block
+    return full.reshape(rows * neurons, rows * neurons)
+
+
+def straightened(field, own, size):
+    """Set the blocks without safe pivots to 0, by the eigenvalues' signs; return how many."""
+    roots = np.sqrt([field.output_mobility, *[field.input_mobility] * field.x.shape[1]])
+    count = 0
+    for block in own:
+        symmetric = np.eye(len(roots)) - size * block / roots[:, None] * roots
+        minors = [np.linalg.det(symmetric[:k, :k]) for k in range(len(roots) + 1)]
+        pivots = np.divide(minors[1:], minors[:-1])
+        if min(pivots) < 0.1:
+            block[:] = 0.0
+            count += 1
+    return count

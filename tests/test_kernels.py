@@ -1,5 +1,6 @@
 """Every backend against the NumPy reference, and the bit-for-bit promises of the CPU backend."""
 
+import ctypes
 import math
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from flowsim.kernels import BACKENDS, two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
 from flowsim.kernels.cpu import fused as fused_module
 from flowsim.kernels.cpu import sweep as sweep_module
+from flowsim.kernels.cpu.activations import compile_second_derivative
 from flowsim.kernels.cpu.choice import MOST_FUSED_INPUTS, WAYS, choose_way
 from flowsim.kernels.cpu.costs import COSTS
 from flowsim.kernels.cpu.fused import BLOCK
@@ -399,6 +401,28 @@ def test_values_are_those_of_the_definitions(name):
     np.testing.assert_allclose(
         ACTIVATIONS[name].value(np.array(points)), expected, rtol=1e-13, atol=1e-15
     )
+
+
+@pytest.mark.parametrize("name", sorted(ACTIVATIONS))
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-13), ("float32", 2e-6)])
+def test_second_derivatives_are_those_of_the_definitions(name, dtype, tolerance):
+    """In both backends, of sigma(scale z) / scale; kinked ones have none."""
+    activation, scale = ACTIVATIONS[name], 0.75
+    z = np.array([-30.0, -5.5, -1.0, -0.125, 0.25, 1.0, 2.5, 30.0], dtype)
+    with mpmath.workdps(40):
+        exact = [float(mpmath.diff(DEFINITIONS[name], mpmath.mpf(scale * float(x)), 2)) for x in z]
+    expected = scale * np.array(exact)
+    address, keep = compile_second_derivative(activation, z.dtype)
+    if activation.second_derivative is None:
+        assert address == 0
+        assert np.max(np.abs(expected)) < 1e-30  # differences of 40 digits
+        return
+    found = np.asarray(activation.second_derivative(scale * z), np.float64)
+    np.testing.assert_allclose(scale * found, expected, rtol=tolerance, atol=tolerance)
+    compiled, real = np.empty_like(z), np.ctypeslib.as_ctypes_type(z.dtype)
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_ssize_t, real)(address)
+    function(z.ctypes.data, compiled.ctypes.data, len(z), scale)
+    np.testing.assert_allclose(compiled, expected, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("backend", sorted(BACKENDS))

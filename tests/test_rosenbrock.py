@@ -7,10 +7,12 @@ import pytest
 from deep_flows import make_flow as make_deep_flow
 from deep_flows import make_network as make_deep_network
 from flows import Trace, make_flow, make_network
-from linear_algebra import jacobian_of, moved, rate_of
+from linear_algebra import block_diagonal, jacobian_of, moved, rate_of, straightened
 from scipy.integrate import solve_ivp
 from test_tableaux import rooted_trees
 
+from flowsim.kernels.activations import ACTIVATIONS
+from flowsim.kernels.reference_blocks import ReferenceNeuronBlocks
 from flowsim.steppers.base import Point
 from flowsim.steppers.driver import integrate
 from flowsim.steppers.events import StopRules
@@ -22,6 +24,7 @@ from flowsim.steppers.tableaux.ros34pw2 import ROS34PW2
 
 TABLEAUX = [ROS2, ROS34PW2]
 F, J = "f", "J"
+BLOCKS = ["tanh", "x_tanh_x", "logistic"]
 
 
 def w_trees(order):
@@ -186,11 +189,18 @@ def test_order_reduction_by_prothero_and_robinson(tableau, exact, order):
     assert (errors[0] < 1e-9) == (tableau is ROS34PW2)
 
 
+def without_blocks(network):
+    """The same network, whose neurons' own blocks of the Jacobian nobody knows."""
+    return replace(network, activation=replace(network.activation, second_derivative=None))
+
+
 def flows(name):
+    if name == "gauss-newton":
+        return make_flow(without_blocks(make_network(7, "tanh", 0.9, 0.1))), None
     if name == "logistic":
         y = np.array([1.0, -1.0, -1.0, 1.0])
         return make_flow(make_network(7, "tanh", 0.9, 0.1), y=y, loss="logistic"), None
-    if name in ("tanh", "x_tanh_x"):
+    if name in ("tanh", "x_tanh_x", "relu"):
         return make_flow(make_network(7, name, 0.9, 0.1, antisymmetric=True)), None
     if name == "softmax":
         x = np.column_stack([np.linspace(-1, 1, 4), np.ones(4)])
@@ -208,7 +218,7 @@ def attempt_of(flow, theta, step, rtol=1e30, tableau=ROS34PW2):
     return point, stepper, stepper.attempt(flow, point, np.inf)
 
 
-@pytest.mark.parametrize("name", ["tanh", "x_tanh_x", "logistic", "softmax", "dense", "factored"])
+@pytest.mark.parametrize("name", [*BLOCKS, "gauss-newton", "relu", "softmax", "dense", "factored"])
 @pytest.mark.parametrize("step", [0.1, 2.0])
 @pytest.mark.parametrize("tableau", TABLEAUX, ids=lambda t: t.name)
 def test_a_step_is_that_of_dense_algebra(tableau, name, step):
@@ -218,6 +228,12 @@ def test_a_step_is_that_of_dense_algebra(tableau, name, step):
     hessian = np.ones(flow.n_samples) if curvature is None else curvature
     jacobian = jacobian_of(flow, point.theta, hessian)
     start = np.array(point.theta, np.float64)
+    if name in BLOCKS:
+        gradient = flow.gradient(point.residual)
+        own = ReferenceNeuronBlocks(flow.field).derivatives(point.theta, gradient)
+        straightened(flow.field, own, step * tableau.gamma)
+        assert np.max(np.abs(own)) > 0.1 * np.max(np.abs(jacobian))
+        jacobian = jacobian + block_diagonal(own)
 
     def f(u):
         return rate_of(flow, moved(flow, point.theta, u))
@@ -301,10 +317,17 @@ def test_a_stiff_run_is_as_accurate_as_asked(method):
 
 
 @pytest.mark.parametrize("value", [np.nan, -1e9])
-def test_what_cannot_be_factorised_rejects_the_step(value):
-    flow = make_flow(make_network(20, "tanh"))
-    grams = flow.tangent_kernel(flow.initial).grams
-    flow.tangent_kernel = lambda theta: flow.make_kernel(np.full_like(grams, value))
+@pytest.mark.parametrize("known", [True, False], ids=["blocks", "gauss-newton"])
+def test_what_cannot_be_factorised_rejects_the_step(value, known):
+    network = make_network(20, "tanh")
+    flow = make_flow(network if known else without_blocks(network))
+    kernel = flow.tangent_kernel(flow.initial)
+    wrong = flow.make_kernel(np.full_like(kernel.grams, value))
+    flow.tangent_kernel = lambda theta: wrong
+    if known:
+        blocks = flow.neuron_blocks()
+        blocks.prepare = lambda theta, gradient, size: wrong
+        flow.neuron_blocks = lambda: blocks
     point, stepper, attempt = attempt_of(flow, None, 1.0)
     assert (attempt.point, attempt.rejection) == (None, "non-finite")
     assert stepper.step < 1.0
@@ -315,32 +338,58 @@ def test_what_cannot_be_factorised_rejects_the_step(value):
         assert outcome.stop_reason.startswith("non_finite")
 
 
-@pytest.mark.parametrize(("tableau", "passes"), [(ROS2, 5), (ROS34PW2, 11)])
-def test_passes_of_a_step(tableau, passes):
-    """Three a stage after the first, the new state, the error; K counts as one."""
-    flow = make_flow(make_network(20, "tanh"))
+@pytest.mark.parametrize(
+    ("tableau", "known", "passes", "rates"),
+    [(ROS2, False, 5, 3), (ROS34PW2, False, 11, 7), (ROS2, True, 6, 2), (ROS34PW2, True, 14, 4)],
+)
+def test_passes_of_a_step(tableau, known, passes, rates):
+    """Three or four a stage after the first, the new state; K, or the blocks with it, one."""
+    network = make_network(20, "tanh")
+    flow = make_flow(network if known else without_blocks(network))
     point, stepper, attempt = attempt_of(flow, None, 0.1, tableau=tableau)
-    flow.n_passes = 0
+    flow.n_passes = flow.n_rhs = flow.n_grams = 0
     stepper.attempt(flow, attempt.point, np.inf)
-    assert flow.n_passes == passes + 1
+    assert (flow.n_passes, flow.n_rhs, flow.n_grams) == (passes + 1, rates, 1)
 
 
-def test_a_shorter_try_builds_no_second_kernel():
-    flow = make_flow(make_network(20, "tanh"))
-    build, built = flow.tangent_kernel, []
-
-    def counted(theta):
-        built.append(theta)
-        return build(theta)
-
-    flow.tangent_kernel = counted
+@pytest.mark.parametrize(("known", "built"), [(True, 1), (False, 0)])
+def test_a_shorter_try_builds_no_second_kernel_unless_it_depends_on_the_step(known, built):
+    network = make_network(20, "tanh")
+    flow = make_flow(network if known else without_blocks(network))
     point, stepper, attempt = attempt_of(flow, None, 50.0, rtol=1e-6)
     assert attempt.rejection == "error"
     while attempt.point is None:
+        flow.n_grams = 0
         attempt = stepper.attempt(flow, point, np.inf)
-    assert len(built) == 1
+        assert flow.n_grams == built
+    flow.n_grams = 0
     stepper.attempt(flow, attempt.point, np.inf)
-    assert len(built) == 2
+    assert flow.n_grams == 1
+
+
+def test_exact_jacobians_take_longer_steps():
+    """Where the weights' own curvature limits the step of Gauss and Newton: the same error, 1/3."""
+    x = np.linspace(-1, 1, 16)
+    y = np.sin(3 * x) + 0.3 * np.sin(9 * x)
+    network, steps = make_network(200, "tanh"), []
+    for one in (network, without_blocks(network)):
+        flow = make_flow(one, np.column_stack([x, np.ones(16)]), y)
+        trace = Trace()
+        integrate(flow, METHODS["ros34pw2"](MethodOptions()), StopRules(t_max=1e4), trace)
+        steps.append(len(trace.steps))
+    assert 3 * steps[0] < steps[1]
+
+
+def test_blocks_are_for_few_inputs_and_smooth_activations_with_known_second_derivatives():
+    def blocks(activation, d=2):
+        x = np.cos(np.arange(4.0 * d)).reshape(4, d)
+        return make_flow(replace(make_network(5), activation=activation), x).neuron_blocks()
+
+    tanh = ACTIVATIONS["tanh"]
+    assert blocks(tanh) is not None and blocks(tanh, 8) is not None and blocks(tanh, 9) is None
+    assert blocks(ACTIVATIONS["linear"]) is not None and blocks(ACTIVATIONS["relu"]) is None
+    assert blocks(replace(tanh, second_derivative=None)) is None
+    assert make_deep_flow(make_deep_network(1, 5, "tanh"))[0].neuron_blocks() is None
 
 
 @pytest.mark.parametrize(

@@ -271,6 +271,10 @@ class NetworkFlow(Risk, ABC):
         self.n_grams += 1
         return self.make_kernel(np.ascontiguousarray(self.kernels.grams(theta)[self._order]))
 
+    def neuron_blocks(self) -> Any:
+        """A `flowsim.networks.neuron_blocks.FlowBlocks`; None where no neuron is by itself."""
+        return None
+
     def make_kernel(self, grams: np.ndarray) -> TangentKernel:
         """K from the Gram matrices of its layers, in the order of `layers`."""
         return TangentKernel(grams, self._mobilities, self.n_outputs)

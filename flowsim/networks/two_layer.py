@@ -20,6 +20,7 @@ from flowsim.kernels.cpu import measures
 from flowsim.kernels.interface import Array, TwoLayerField, TwoLayerKernels
 from flowsim.kernels.losses import SQUARE
 from flowsim.networks.flow import NetworkFlow
+from flowsim.networks.neuron_blocks import FlowBlocks, worth_it
 from flowsim.scaling import Scaling
 
 PARAMETERS = {"output_weights": ("neuron",), "input_weights": ("input", "neuron")}
@@ -197,6 +198,12 @@ class TwoLayerFlow(NetworkFlow):
             threads=threads,
             passes=passes,
         )
+
+    def neuron_blocks(self) -> FlowBlocks | None:
+        """Each neuron's own block of the Jacobian, where `worth_it` says so."""
+        if not worth_it(self.field.x.shape[1], self.network.activation):
+            return None
+        return FlowBlocks(self, self.kernels.neuron_blocks())
 
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
         """The parameter arrays of a state by name, as views where the backend allows."""

@@ -51,6 +51,31 @@ class Kernel(Protocol):
         """Norms of d theta_l / dtau of each layer, for the gradient of R by the outputs."""
 
 
+class NeuronBlocks(Protocol):
+    """A = I - s D, D the derivative of the rate by the weights at fixed n dR/df: a block a neuron.
+
+    Where a neuron's block of A is not safely positive definite, D counts as 0.
+    """
+
+    states: float
+    """Copies of the state that they take up."""
+
+    def prepare(self, theta: State, gradient: np.ndarray, size: float) -> Kernel:
+        """Factorise A at theta for s = ``size``; return Phi^T A^(-1) M Phi as a kernel. A pass."""
+
+    def solve(self, theta: State, slopes: State, weights: np.ndarray, out: State) -> np.ndarray:
+        """Write w = A^(-1) sum_j weights[j] slopes[j] into a slope; return Phi^T w. One pass.
+
+        ``out`` may be one of the slopes.
+        """
+
+    def push(self, theta: State, gradient: np.ndarray, out: State) -> None:
+        """Write -A^(-1) M Phi g/n, g = ``gradient``, into a slope. One pass."""
+
+    def subtract(self, theta: State, cotangent: np.ndarray, out: State) -> None:
+        """Take A^(-1) M Phi v, v = ``cotangent``, from a slope. One pass."""
+
+
 class Flow(Protocol):
     """What a stepper may ask of a network: e.g. `flowsim.networks.two_layer.TwoLayerFlow`."""
 
@@ -186,6 +211,9 @@ class Flow(Protocol):
 
     def tangent_kernel(self, theta: State) -> Kernel:
         """K."""
+
+    def neuron_blocks(self) -> NeuronBlocks | None:
+        """Room for each neuron's own block of the Jacobian; None where it is not known or large."""
 
     def make_kernel(self, grams: np.ndarray) -> Kernel:
         """K from its parts, as `Kernel.grams` has them."""

@@ -8,6 +8,8 @@ once per dtype: neither a new activation nor a user's own recompiles them.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -82,8 +84,38 @@ def compile_activation(activation: Activation, dtype: np.dtype) -> CompiledActiv
     ActivationError
         If the activation's functions do not compile for a single float.
     """
-    try:
+    with _explained(activation):
         return _compile(activation, dtype)
+
+
+@cache
+def compile_second_derivative(activation: Activation, dtype: np.dtype) -> tuple[int, object]:
+    """Compile ``f(z, dds, n, scale)``: dds = scale sigma''(scale z), the derivative of ds by z.
+
+    Apart from the others, which every run needs.
+
+    Returns
+    -------
+    int, object
+        Its address, 0 if the activation has none; and what keeps it valid while it lives.
+
+    Raises
+    ------
+    ActivationError
+        If it does not compile for a single float.
+    """
+    if activation.second_derivative is None:
+        return 0, None
+    with _explained(activation):
+        function = _compile_second(activation.second_derivative, dtype)
+    return function.address, function
+
+
+@contextmanager
+def _explained(activation: Activation) -> Iterator[None]:
+    """Say for the user what Numba has to say about an activation."""
+    try:
+        yield
     except NumbaError as error:
         reason = next((line for line in str(error).splitlines()[1:] if line.strip()), str(error))
         raise ActivationError(
@@ -130,6 +162,21 @@ def _compile(activation: Activation, dtype: np.dtype) -> CompiledActivation:
             ds[k] = sigma_prime(x)
 
     return CompiledActivation(value.address, both.address, (value, both))
+
+
+def _compile_second(second_derivative, dtype: np.dtype):
+    real = numba.from_dtype(dtype)
+    _let_compile(second_derivative)
+    fingerprint = _fingerprint(second_derivative) + elementary.FINGERPRINT
+    pointer = types.CPointer(real)
+
+    @numba.cfunc(types.void(pointer, pointer, types.intp, real), cache=True, error_model="numpy")
+    def second(z, dds, n, scale):
+        fingerprint  # noqa: B018 - into the closure, and so into the cache key
+        for k in range(n):
+            dds[k] = scale * second_derivative(scale * z[k])
+
+    return second
 
 
 def _call_by_address(builder, context, address, arguments, argument_types):

@@ -11,6 +11,7 @@ from flowsim.kernels.interface import TwoLayerField
 
 from . import measures
 from .choice import make_passes
+from .neuron_blocks import CpuNeuronBlocks
 from .passes import Passes
 from .streams import empty_in_lines
 from .threads import run_blocks
@@ -158,6 +159,9 @@ class CpuKernels:
         both *= self.field.multiplier**2
         both[1] *= self._inner
         return both
+
+    def neuron_blocks(self) -> CpuNeuronBlocks:
+        return CpuNeuronBlocks(self.field, self.neurons, self.dtype, self.passes.threads)
 
     def activity(self, theta: np.ndarray) -> tuple[int, int]:
         n_blocks = -(-self.neurons // measures.BLOCK)

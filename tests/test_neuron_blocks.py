@@ -1,0 +1,141 @@
+"""Each neuron's own block of the Jacobian: finite differences, dense algebra, the oracle."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from flows import make_flow, make_network
+from linear_algebra import block_diagonal, jacobian_of, moved, rate_of, straightened
+from test_kernels import error, make_field, state
+
+from flowsim.kernels import BACKENDS, two_layer_kernels
+from flowsim.kernels.cpu.neuron_blocks import BLOCK
+from flowsim.kernels.reference_blocks import ReferenceNeuronBlocks
+
+SMOOTH_AND_KINKED = ["tanh", "gelu", "x2_tanh_x", "relu"]
+
+
+def phi_of(kernels, theta, mobilities):
+    """Phi, or with mobilities M Phi, (weights, n)."""
+    columns, out = [], kernels.empty()
+    for unit in np.eye(kernels.n_samples):
+        kernels.vjp(theta, unit, out, mobilities)
+        columns.append(np.array(out, np.float64).reshape(-1))
+    return np.array(columns).T
+
+
+@pytest.mark.parametrize("activation", SMOOTH_AND_KINKED)
+@pytest.mark.parametrize("frozen", [{}, {"output_mobility": 0.0}, {"input_mobility": 0.0}])
+def test_the_blocks_are_the_derivative_of_the_rate(activation, frozen):
+    """By central differences at a fixed residual, far enough from the kinks."""
+    field = replace(make_field(4, 3, activation, scale=0.7), **frozen)
+    kernels = two_layer_kernels("reference", field, 5, "float64")
+    theta, residual = state(field, 5), np.array([0.3, -1.0, 0.2, 2.0])
+    assert np.min(np.abs(field.x @ theta[1:])) > 1e-4
+    found = block_diagonal(ReferenceNeuronBlocks(field).derivatives(theta, residual))
+    expected, h = np.empty_like(found), 1e-6
+    for column in range(theta.size):
+        sides = []
+        for sign in (1.0, -1.0):
+            moved, out = theta.copy(), kernels.empty()
+            moved.reshape(-1)[column] += sign * h
+            kernels.rate(moved, residual, out)
+            sides.append(out.reshape(-1).copy())
+        expected[:, column] = (sides[0] - sides[1]) / (2.0 * h)
+    assert np.max(np.abs(expected)) > 0.05
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("antisymmetric", [False, True])
+@pytest.mark.parametrize("activation", SMOOTH_AND_KINKED)
+def test_with_gauss_newton_they_are_the_whole_jacobian(activation, antisymmetric):
+    """Of the rate as a function of the weights alone, by central differences."""
+    flow = make_flow(make_network(5, activation, 0.9, 0.1, antisymmetric=antisymmetric))
+    theta, h = flow.initial, 1e-6
+    gradient = flow.gradient(flow.residual(theta))
+    own = ReferenceNeuronBlocks(flow.field).derivatives(theta, gradient)
+    found = block_diagonal(own) + jacobian_of(flow, theta, np.ones(flow.n_samples))
+    columns = []
+    for unit in np.eye(theta.size):
+        ends = [rate_of(flow, moved(flow, theta, sign * h * unit)) for sign in (1.0, -1.0)]
+        columns.append((ends[0] - ends[1]) / (2.0 * h))
+    assert np.max(np.abs(own)) > 0.01 * np.max(np.abs(found))
+    np.testing.assert_allclose(found, np.array(columns).T, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("activation", SMOOTH_AND_KINKED)
+@pytest.mark.parametrize("size", [0.1, 1.0, 30.0])
+def test_solutions_are_those_of_dense_algebra(backend, activation, size):
+    field = make_field(4, 3, activation, scale=0.7)
+    kernels = two_layer_kernels(backend, field, 6, "float64")
+    theta, residual = kernels.array(state(field, 6)), np.array([0.3, -1.0, 0.2, 2.0])
+    own = ReferenceNeuronBlocks(field).derivatives(theta, residual)
+    straight = straightened(field, own, size)
+    assert 0 <= straight < 6 if size == 1.0 else (straight > 0) == (size == 30.0)
+    system = np.eye(theta.size) - size * block_diagonal(own)
+    phi, moved = phi_of(kernels, theta, False), phi_of(kernels, theta, True)
+    blocks = kernels.neuron_blocks()
+    gram = blocks.prepare(theta, residual, size)
+    expected = phi.T @ np.linalg.solve(system, moved)
+    np.testing.assert_allclose(gram, expected, rtol=0, atol=1e-12 * np.max(np.abs(expected)))
+    np.testing.assert_allclose(gram, gram.T, rtol=0, atol=1e-13 * np.max(np.abs(gram)))
+    assert np.min(np.linalg.eigvalsh(gram)) > 0.0
+
+    slopes = kernels.empty(3)
+    slopes[...] = np.random.default_rng(3).normal(size=slopes.shape)
+    weights = np.array([0.3, -1.2, 2.0])
+    combined = np.einsum("j,jrk->rk", weights, slopes).reshape(-1)
+    image = blocks.solve(theta, slopes, weights, slopes[1])
+    expected = np.linalg.solve(system, combined)
+    close(slopes[1].reshape(-1), expected)
+    close(image, phi.T @ expected)
+    cotangent = np.array([1.0, -0.4, 0.1, 0.7])
+    taken = np.linalg.solve(system, moved @ cotangent)
+    blocks.subtract(theta, cotangent, slopes[1])
+    close(slopes[1].reshape(-1), expected - taken)
+    slopes[2] = np.nan
+    blocks.subtract(theta, cotangent, slopes[2], fresh=True)
+    close(slopes[2].reshape(-1), -taken)
+
+
+def close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.max(np.abs(expected)))
+
+
+def work_of(kernels, theta, residual, size):
+    """Everything the blocks give at a state."""
+    blocks, slopes = kernels.neuron_blocks(), kernels.empty(2)
+    for j, slope in enumerate(slopes):
+        kernels.rate(theta, residual + j, slope)
+    gram = blocks.prepare(theta, residual, size)
+    image = blocks.solve(theta, slopes, np.array([0.7, -0.2]), slopes[0])
+    solved = np.array(slopes[0])
+    blocks.subtract(theta, residual, slopes[0])
+    return gram, image, solved, np.array(slopes[0])
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "silu"])
+@pytest.mark.parametrize(("n", "d", "neurons"), [(1, 1, 3), (5, 2, BLOCK), (70, 8, 8 * BLOCK + 9)])
+def test_cpu_agrees_with_the_reference(dtype, tolerance, activation, n, d, neurons):
+    field = make_field(n, d, activation, scale=0.7)
+    theta, residual = state(field, neurons).astype(dtype), np.cos(np.arange(n))
+    reference = two_layer_kernels("reference", field, neurons, dtype)
+    cpu = two_layer_kernels("cpu", field, neurons, dtype)
+    for found, expected in zip(
+        work_of(cpu, theta, residual, 0.02), work_of(reference, theta, residual, 0.02), strict=True
+    ):
+        assert found.shape == expected.shape
+        assert error(found, expected) < tolerance
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_the_number_of_threads_changes_no_bit(dtype):
+    field, neurons = make_field(9, 3, "tanh"), 50 * BLOCK + 5
+    seen = set()
+    for threads in (1, 2, 3):
+        cpu = two_layer_kernels("cpu", field, neurons, dtype, threads)
+        parts = work_of(cpu, cpu.array(state(field, neurons)), np.cos(np.arange(9)), 0.3)
+        seen.add(b"".join(part.tobytes() for part in parts))
+    assert len(seen) == 1
