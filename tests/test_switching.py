@@ -124,8 +124,8 @@ def test_a_method_that_proves_no_better_gives_the_run_back_and_waits_longer():
         return stepper.memory()["method"]
 
     assert [look(0.9) for _ in range(first)] == [names[0]] * (first - 1) + [names[1]]
-    # As many stages as an implicit step has passes are not reached at 10, but at 1,000.
-    assert [look(reach) for reach in (10.0, 1e3, 10.0)] == [names[1], names[2], names[1]]
+    # Fewer stages than an implicit step has passes at 5, and more at 1,000.
+    assert [look(reach) for reach in (5.0, 1e3, 5.0)] == [names[1], names[2], names[1]]
     assert look(1.5) == names[0]
     # What it starts with is no longer than what is stable.
     assert stepper._present.step * rate <= interval * (1.0 + 1e-12)
