@@ -153,7 +153,9 @@ def test_a_state_that_is_not_finite_gives_no_finite_gram():
     assert np.isnan(blocks.prepare(theta, residual, 0.5)).any()
     theta[1, 1] = 0.3
     assert np.isfinite(blocks.prepare(theta, residual, 0.5)).all()
-    assert np.isfinite(blocks.prepare(theta, residual, 1e300)).all()  # all of them count as straight
+    assert np.isfinite(
+        blocks.prepare(theta, residual, 1e300)
+    ).all()  # all of them count as straight
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
