@@ -130,6 +130,34 @@ def test_cpu_agrees_with_the_reference(dtype, tolerance, activation, n, d, neuro
         assert error(found, expected) < tolerance
 
 
+@pytest.mark.parametrize("frozen", ["output_mobility", "input_mobility"])
+def test_a_frozen_layer_stays_where_it_is(frozen):
+    field = replace(make_field(5, 2, "tanh"), **{frozen: 0.0})
+    theta, residual, found = state(field, BLOCK + 1), np.cos(np.arange(5)), []
+    for backend in ("cpu", "reference"):
+        kernels = two_layer_kernels(backend, field, BLOCK + 1, "float64")
+        found.append(work_of(kernels, theta, residual, 0.5))
+    for one, other in zip(*found, strict=True):
+        assert error(one, other) < 1e-12
+    still = slice(0, 1) if frozen == "output_mobility" else slice(1, None)
+    assert np.max(np.abs(found[0][3])) > 1e-3
+    assert not np.any(found[0][2][still]) and not np.any(found[0][3][still])
+
+
+def test_a_state_that_is_not_finite_gives_no_finite_gram():
+    """So that the step which led there is rejected: none of its neurons counts as straight."""
+    field = make_field(5, 2, "tanh")
+    theta, residual = state(field, 3), np.cos(np.arange(5))
+    theta[1, 1] = np.nan
+    blocks = two_layer_kernels("cpu", field, 3, "float64").neuron_blocks()
+    assert np.isnan(blocks.prepare(theta, residual, 0.5)).any()
+    theta[1, 1] = 0.3
+    assert np.isfinite(blocks.prepare(theta, residual, 0.5)).all()
+    assert np.isfinite(
+        blocks.prepare(theta, residual, 1e300)
+    ).all()  # all of them count as straight
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_the_number_of_threads_changes_no_bit(dtype):
     field, neurons = make_field(9, 3, "tanh"), 50 * BLOCK + 5

@@ -128,6 +128,21 @@ def test_a_finished_run_can_be_asked_for_more(experiment, tmp_path, record, inte
     assert [file.name for file in tmp_path.iterdir() if file.suffix == ".part"] == []
 
 
+@pytest.mark.parametrize("method", ["ros2", "ros34pw2", "switching"])
+def test_smooth_networks_go_on_to_the_same_bits_with_their_exact_jacobian(
+    experiment, tmp_path, method
+):
+    experiment["network"]["activation"] = "tanh"
+    way = {"method": method, "stop_loss": 1e-9}
+    whole = simulate(experiment, tmp_path / "whole.h5", way)
+    assert whole.observables["n_passes"][-1] > 100
+    output, rounds = tmp_path / "run.h5", 1
+    while simulate(experiment, output, {**way, "max_seconds": 1e-6}).status == "preempted":
+        rounds += 1
+    assert rounds > 10
+    assert not same_run(output, tmp_path / "whole.h5")
+
+
 def test_what_went_further_is_not_taken_back(experiment, tmp_path):
     output = tmp_path / "run.h5"
     simulate(experiment, output)
