@@ -116,9 +116,11 @@ def contestants(problem: Ensemble, quick: bool) -> dict[str, Callable[[], Solved
         batches = (5,) if quick else BATCHES
         found["diffrax Tsit5, vmap + jit"] = diffrax_batches(problem, usable_cores(), batches)
         found["diffrax Tsit5, jit alone"] = diffrax_batches(problem, usable_cores(), (1,))
-        found["diffrax Tsit5, vmap + jit, float32"] = diffrax_batches(
-            problem, usable_cores(), batches, "float32"
-        )
+        name = "diffrax Tsit5, vmap + jit, float32"
+        try:
+            found[name] = diffrax_batches(problem, usable_cores(), batches, "float32")
+        except Exception as error:  # its search for the crossing may not converge in float32
+            print(f"{name}: left out, {type(error).__name__}", flush=True)
     else:
         print(f"diffrax: not installed, left out; {REMEDY} installs it", flush=True)
     return found
