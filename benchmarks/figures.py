@@ -232,13 +232,14 @@ def draw_stiff(rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """Largest error of the residual against gradients, and against seconds, a line a solver."""
     figure = _figure(DOUBLE_COLUMN, 3.1)
     panels = figure.subplots(1, 2, sharey=True)
-    solvers = list(dict.fromkeys(row["solver"] for row in rows))
+    ended = [row for row in rows if row["largest_error"]]
+    solvers = list(dict.fromkeys(row["solver"] for row in ended))
     for axes, key in zip(panels, ("n_rhs", "seconds"), strict=True):
         for k, solver in enumerate(solvers):
             points = sorted(
                 (row["rtol"], row[key], row["largest_error"])
-                for row in rows
-                if row["solver"] == solver and row["largest_error"] and row[key]
+                for row in ended
+                if row["solver"] == solver and row[key]
             )
             mine = " " not in solver
             axes.loglog(
