@@ -22,6 +22,10 @@ from flowsim.kernels.activations import Activation
 Array = Any
 """An array of the backend: NumPy's on the CPU."""
 
+LEAST_PIVOT = 0.1
+"""Of a neuron's symmetric block in `NeuronBlocks`, under which it counts as straight: 0 is a pole
+of the step."""
+
 
 @dataclass(frozen=True)
 class TwoLayerField:

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.kernels.interface import TwoLayerField
-
-LEAST_PIVOT = 0.1
-"""Of a neuron's symmetric block, under which it counts as straight."""
+from flowsim.kernels.interface import LEAST_PIVOT, TwoLayerField
 
 
 class ReferenceNeuronBlocks:

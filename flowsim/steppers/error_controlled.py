@@ -73,7 +73,7 @@ class ErrorControlled(Stepper):
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.where(layers == 0.0, 0.0, layers / (self.rtol * self._sizes))
         scale = self.rtol * self._residual_size + self.atol
-        own = _rms(residual) / scale if scale > 0.0 else 0.0
+        own = root_mean_square(residual) / scale if scale > 0.0 else 0.0
         return float(max(np.max(relative), own))
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
@@ -137,5 +137,6 @@ class ErrorControlled(Stepper):
         """State at ``fraction`` of the step, in a buffer, and e there."""
 
 
-def _rms(residual: np.ndarray) -> float:
+def root_mean_square(residual: np.ndarray) -> float:
+    """Of all samples and outputs."""
     return float(np.sqrt(np.mean(residual**2)))

@@ -28,6 +28,7 @@ import numpy as np
 
 from flowsim.steppers.base import Attempt, Flow, Kernel, Point, State, Stepper
 from flowsim.steppers.controller import PIDController
+from flowsim.steppers.error_controlled import root_mean_square
 from flowsim.steppers.kernel_solver import KernelSolver
 
 _ONE = np.array([1.0])
@@ -100,7 +101,7 @@ class KernelFiltered(Stepper):
         )
 
     @property
-    def states(self) -> int:  # type: ignore[override]
+    def states(self) -> int:  # type: ignore[override] # follows from the order
         """See `Stepper`."""
         return 2 + self.order
 
@@ -246,7 +247,7 @@ class KernelFiltered(Stepper):
 
     def _error(self, flow: Flow, point: Point, unmoved: np.ndarray) -> float:
         """Distance in units of its bound, for the new e without its predicted change."""
-        missed = float(np.sqrt(np.mean((unmoved - point.residual) ** 2)))
+        missed = root_mean_square(unmoved - point.residual)
         bound = self.max_distance * flow.residual_size(point.residual)
         return missed / bound if bound > 0.0 else 0.0
 

@@ -45,11 +45,8 @@ def _put(values, size, out, start, past):
 
 @compiled
 def _combine(first, last, base, slopes, n_slopes, weights, velocity, use_velocity, out):
-    increment, new, past = (
-        np.empty(PIECE, base.dtype),
-        np.empty((1, PIECE), base.dtype),
-        streamed(out),
-    )
+    increment, new = np.empty(PIECE, base.dtype), np.empty((1, PIECE), base.dtype)
+    past = streamed(out)
     for start in range(first * CHUNK, min(last * CHUNK, base.size), PIECE):
         size = min(PIECE, base.size - start)
         increment[:size] = 0.0

@@ -22,7 +22,7 @@ import math
 import numba
 import numpy as np
 
-from flowsim.kernels.interface import TwoLayerField
+from flowsim.kernels.interface import LEAST_PIVOT, TwoLayerField
 
 from .activations import (
     FASTMATH,
@@ -37,9 +37,6 @@ from .threads import run_blocks
 
 BLOCK = 128
 """Neurons in a block. Part of the results: bits depend on it."""
-
-LEAST_PIVOT = 0.1
-"""Of B, under which a neuron counts as straight: B = 0 is a pole of the step."""
 
 _FEATURES = 1 << 14
 """Numbers of G that are multiplied at once, for the cache: fixes the order of the sum."""
