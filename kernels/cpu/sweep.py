@@ -57,8 +57,8 @@ def _preactivation(point, weights, start, size, z):
 
 
 @_inlined
-def _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity):
-    """Write sum_i e_i grad f_i / kappa of the block's neurons into velocity[:, :size]."""
+def _block_rate(both, scale, x, mobility, residual, theta, start, size, z, s, ds, velocity):
+    """Write mobility sum_i e_i grad f_i / kappa of the block's neurons into velocity[:, :size]."""
     n, d = x.shape
     output = theta[0, start : start + size]
     output_velocity = velocity[0, :size]
@@ -80,6 +80,11 @@ def _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity
             factor = x[i, j]
             for k in range(size):
                 row_velocity[k] += factor * ds[k]
+    for row in range(1 + d):
+        factor = mobility[row]
+        row_velocity = velocity[row, :size]
+        for k in range(size):
+            row_velocity[k] *= factor
 
 
 @_inlined
@@ -184,14 +189,11 @@ def sweep(
         if use_rate:
             if use_here:
                 _block_combine(base, slopes, here, n_slopes, False, velocity, start, size, z, state)
-                _block_rate(both, scale, x, residual, state, 0, size, z, s, ds, velocity)
+                _block_rate(both, scale, x, mobility, residual, state, 0, size, z, s, ds, velocity)
             else:
-                _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
-            for row in range(1 + n_inputs):
-                factor = mobility[row]
-                row_velocity = velocity[row, :size]
-                for k in range(size):
-                    row_velocity[k] *= factor
+                _block_rate(
+                    both, scale, x, mobility, residual, theta, start, size, z, s, ds, velocity
+                )
             if use_slope:
                 _block_copy(velocity, 0, slope, start, size)
         if use_combine:
@@ -243,12 +245,7 @@ def register_sweep(
     for block in range(first, last):
         start = block * BLOCK
         size = min(BLOCK, theta.shape[1] - start)
-        _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
-        for row in range(1 + n_inputs):
-            factor = mobility[row]
-            row_velocity = velocity[row, :size]
-            for k in range(size):
-                row_velocity[k] *= factor
+        _block_rate(both, scale, x, mobility, residual, theta, start, size, z, s, ds, velocity)
         move_registers(velocity, theta, memory, base, error, stage, fresh, start, size)
         _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
 
@@ -285,11 +282,6 @@ def recurrence_sweep(
     for block in range(first_block, last):
         start = block * BLOCK
         size = min(BLOCK, theta.shape[1] - start)
-        _block_rate(both, scale, x, residual, theta, start, size, z, s, ds, velocity)
-        for row in range(1 + n_inputs):
-            factor = mobility[row]
-            row_velocity = velocity[row, :size]
-            for k in range(size):
-                row_velocity[k] *= factor
+        _block_rate(both, scale, x, mobility, residual, theta, start, size, z, s, ds, velocity)
         move_recurrence(velocity, theta, previous, base, first, stage, out, start, size)
         _block_outputs(value, scale, x, out, start, size, z, s, partial[block])
