@@ -110,7 +110,8 @@ class Products:
         second = cublas.CUBLAS_OP_T if transposed else cublas.CUBLAS_OP_N
         try:
             self._gemm(
-                handle, cublas.CUBLAS_OP_N, second, *sizes, ctypes.addressof(factor), a, lda, b, ldb, ctypes.addressof(beta), c, ldc,
+                handle, cublas.CUBLAS_OP_N, second, *sizes, ctypes.addressof(factor), a, lda,
+                b, ldb, ctypes.addressof(beta), c, ldc,
             )  # fmt: skip
         finally:
             cublas.setMathMode(handle, mode)
