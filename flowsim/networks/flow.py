@@ -53,7 +53,7 @@ class NetworkFlow(Risk, ABC):
         Residuals with gradient, and sweeps over the neurons, so far.
     n_grams : int
         Tangent kernels so far: passes too, and n^2 work besides.
-    turns : bool
+    turns, begins_errors : bool
         See `flowsim.kernels.interface.FlowKernels`.
     """
 
@@ -87,6 +87,7 @@ class NetworkFlow(Risk, ABC):
         self.initial = initial
         self.kinked = kinked
         self.turns = kernels.turns
+        self.begins_errors = kernels.begins_errors
         self.backend, self.dtype, self.threads, self.passes = (
             backend, np.dtype(dtype), threads, passes
         )  # fmt: skip
@@ -141,15 +142,18 @@ class NetworkFlow(Risk, ABC):
         out: Array | None,
         slope: Array | None = None,
         here: np.ndarray | None = None,
+        error: tuple[np.ndarray, Array] | None = None,
     ) -> np.ndarray:
         """Rate at ``theta``, combine, residual: one fused pass.
 
         The last of ``weights`` is for the rate at ``theta``, which is kept in ``slope`` if given.
-        With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead.
+        With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead. With
+        ``error``, where the flow `begins_errors`, the sum that its weights make of the same slopes
+        goes into its state.
         Returns e (n,) at the new state, which is kept in ``out`` if given.
         """
         gradient = self.gradient(residual)
-        return self.push(theta, gradient, base, slopes, weights, step, out, slope, here)
+        return self.push(theta, gradient, base, slopes, weights, step, out, slope, here, error)
 
     def push(
         self,
@@ -162,6 +166,7 @@ class NetworkFlow(Risk, ABC):
         out: Array | None,
         slope: Array | None = None,
         here: np.ndarray | None = None,
+        error: tuple[np.ndarray, Array] | None = None,
     ) -> np.ndarray:
         """`advance` with -M Phi g / n at ``theta`` in the place of the rate, g = ``gradient``.
 
@@ -171,7 +176,9 @@ class NetworkFlow(Risk, ABC):
         self.n_passes += 1
         if slopes is None:
             slopes = self.kernels.empty(0)
-        f = self.kernels.advance(theta, gradient, base, slopes, weights, step, out, slope, here)
+        f = self.kernels.advance(
+            theta, gradient, base, slopes, weights, step, out, slope, here, *(error or ())
+        )
         return f - self.y
 
     def rate_and_errors(
@@ -186,6 +193,26 @@ class NetworkFlow(Risk, ABC):
         self.n_passes += 1
         gradient = self.gradient(residual)
         f, squares = self.kernels.rate_and_errors(theta, gradient, slopes, weights, step)
+        return f - self.y, np.sqrt(squares[:, self._order])
+
+    def end_error(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        slope: Array,
+        weight: float,
+        step: float,
+        begun: Array,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rate at ``theta`` into ``slope``; the error begun + step weight slope.
+
+        ``begun`` is what `advance` made of the other slopes. Returns e at theta minus the error
+        (n,), and the norms of each layer (2, layers) of the error and of theta. One pass.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        gradient = self.gradient(residual)
+        f, squares = self.kernels.end_error(theta, gradient, slope, weight, step, begun)
         return f - self.y, np.sqrt(squares[:, self._order])
 
     def advance_registers(

@@ -21,6 +21,7 @@ def take_stages(
     slopes: State,
     out: State,
     first_slope_known: bool = False,
+    error: tuple[np.ndarray, State] | None = None,
 ) -> np.ndarray:
     """Take one step of an explicit method, each stage one fused pass.
 
@@ -35,6 +36,9 @@ def take_stages(
         slopes makes them again.
     first_slope_known : bool
         ``slopes[0]`` is the rate at ``point`` already.
+    error : (weights, state), optional
+        Of a flow that `begins_errors`: receives step times this sum of the slopes known before the
+        new state's own.
 
     Returns
     -------
@@ -48,15 +52,17 @@ def take_stages(
     base, residual = point.theta, point.residual
     for stage in range(explicit):
         weights = np.ascontiguousarray(rows[stage][: stage + 1])
-        target = out if stage == explicit - 1 else None
+        target, begun = (out, error) if stage == explicit - 1 else (None, None)
         if stage == 0 and first_slope_known:
             residual = flow.combine(base, slopes, weights, step, target)
         elif stage == 0:
-            residual = flow.advance(base, residual, base, slopes, weights, step, target, slopes[0])
+            residual = flow.advance(
+                base, residual, base, slopes, weights, step, target, slopes[0], error=begun
+            )
         else:
             here = np.ascontiguousarray(tableau.a[stage, :stage])
             residual = flow.advance(
-                None, residual, base, slopes, weights, step, target, slopes[stage], here
+                None, residual, base, slopes, weights, step, target, slopes[stage], here, begun
             )
     return residual
 
@@ -125,19 +131,33 @@ class EmbeddedPair(ErrorControlled):
         self._moved = attempt.point is not None
         return attempt
 
+    def _begins_error(self, flow: Flow) -> bool:
+        """Whether the last stage, which reads all slopes, sums up the error of these too."""
+        return flow.begins_errors and len(self.tableau.embedded) == 1
+
     def _take(self, flow: Flow, point: Point, step: float) -> np.ndarray:
+        error = None
+        if self._begins_error(flow):
+            error = np.ascontiguousarray(self.tableau.error_weights[0][:-1]), self._work
         return take_stages(
-            flow, self.tableau, point, step, self._slopes, self._new, first_slope_known=True
+            flow, self.tableau, point, step, self._slopes, self._new, True, error
         )
 
-    def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
-        others, norms = flow.rate_and_errors(
-            self._new,
-            residual,
-            self._slopes[: self.tableau.stages],
-            np.array(self.tableau.error_weights),
-            step,
+    def _errors(
+        self, flow: Flow, residual: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rate at the new state, and what `Flow.rate_and_errors` returns."""
+        weights, last = self.tableau.error_weights, self.tableau.stages - 1
+        if not self._begins_error(flow):
+            slopes = self._slopes[: last + 1]
+            return flow.rate_and_errors(self._new, residual, slopes, np.array(weights), step)
+        other, norms = flow.end_error(
+            self._new, residual, self._slopes[last], weights[0][last], step, self._work
         )
+        return other[None], norms
+
+    def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
+        others, norms = self._errors(flow, residual, step)
         *layers, self._new_sizes = norms
         errors = [
             self._scaled_norm(norm, residual - other)

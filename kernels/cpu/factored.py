@@ -33,6 +33,7 @@ class FactoredKernels:
     """
 
     turns = False
+    begins_errors = False
 
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
         self.field = field

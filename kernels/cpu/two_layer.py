@@ -50,6 +50,7 @@ class CpuKernels:
         self.passes = make_passes(field, neurons, self.dtype, threads, passes)
         self._made = threads, passes
         self.turns = self.passes.turns
+        self.begins_errors = self.passes.begins_errors
         self._inner = field.x @ field.x.T
 
     def array(self, values: np.ndarray) -> np.ndarray:
@@ -104,9 +105,14 @@ class CpuKernels:
         out: np.ndarray | None,
         slope: np.ndarray | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: np.ndarray | None = None,
     ) -> np.ndarray:
         where = None if here is None else here * step
-        sums = self.passes.sweep(theta, residual, base, slopes, where, weights * step, slope, out)
+        more = {} if others is None else {"others": others * step, "other": other}
+        sums = self.passes.sweep(
+            theta, residual, base, slopes, where, weights * step, slope, out, **more
+        )
         return self.field.multiplier * sums
 
     def advance_registers(
@@ -144,6 +150,18 @@ class CpuKernels:
         step: float,
     ) -> tuple[np.ndarray, np.ndarray]:
         sums, squares = self.passes.errors(theta, residual, slopes, weights * step)
+        return self.field.multiplier * sums, squares
+
+    def end_error(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        slope: np.ndarray,
+        weight: float,
+        step: float,
+        begun: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        sums, squares = self.passes.end_error(theta, residual, slope, weight * step, begun)
         return self.field.multiplier * sums, squares
 
     def squared_norms(
