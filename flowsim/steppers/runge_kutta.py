@@ -38,7 +38,8 @@ def take_stages(
         ``slopes[0]`` is the rate at ``point`` already.
     error : (weights, state), optional
         Of a flow that `begins_errors`: receives step times this sum of the slopes known before the
-        new state's own.
+        new state's own. The last of these is then kept nowhere: nothing but a dense output reads
+        it again.
 
     Returns
     -------
@@ -52,17 +53,19 @@ def take_stages(
     base, residual = point.theta, point.residual
     for stage in range(explicit):
         weights = np.ascontiguousarray(rows[stage][: stage + 1])
-        target, begun = (out, error) if stage == explicit - 1 else (None, None)
+        last = stage == explicit - 1
+        target, begun = (out, error) if last else (None, None)
+        kept = None if last and error is not None else slopes[stage]
         if stage == 0 and first_slope_known:
             residual = flow.combine(base, slopes, weights, step, target)
         elif stage == 0:
             residual = flow.advance(
-                base, residual, base, slopes, weights, step, target, slopes[0], error=begun
+                base, residual, base, slopes, weights, step, target, kept, error=begun
             )
         else:
             here = np.ascontiguousarray(tableau.a[stage, :stage])
             residual = flow.advance(
-                None, residual, base, slopes, weights, step, target, slopes[stage], here, begun
+                None, residual, base, slopes, weights, step, target, kept, here, begun
             )
     return residual
 
@@ -139,9 +142,7 @@ class EmbeddedPair(ErrorControlled):
         error = None
         if self._begins_error(flow):
             error = np.ascontiguousarray(self.tableau.error_weights[0][:-1]), self._work
-        return take_stages(
-            flow, self.tableau, point, step, self._slopes, self._new, True, error
-        )
+        return take_stages(flow, self.tableau, point, step, self._slopes, self._new, True, error)
 
     def _errors(
         self, flow: Flow, residual: np.ndarray, step: float
@@ -172,6 +173,11 @@ class EmbeddedPair(ErrorControlled):
 
     def _prepare_dense(self, flow: Flow, point: Point, new: Point, step: float) -> None:
         stages = self.tableau.stages
+        if self._begins_error(flow):
+            # The one slope that the last stage has not kept.
+            row = np.ascontiguousarray(self.tableau.a[stages - 2, : stages - 2])
+            residual = flow.combine(point.theta, self._slopes, row, step, self._work)
+            flow.rate(self._work, residual, self._slopes[stages - 2])
         for extra, row in enumerate(self.tableau.extra_a):
             weights = np.ascontiguousarray(row[: stages + extra])
             residual = flow.combine(point.theta, self._slopes, weights, step, self._work)

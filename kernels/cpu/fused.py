@@ -23,7 +23,6 @@ from .lanes import (
     add_products,
     add_rows,
     add_scaled,
-    add_squares,
     add_where_active,
     load,
     load_rows,
@@ -51,6 +50,9 @@ AHEAD = 32 * LANE_BYTES
 CACHED = 1 << 20
 """Bytes of a state up to which asking would only cost time: it is in a cache already."""
 
+MANY = 12
+"""Samples from which on adding up outputs takes so long that memory should work meanwhile."""
+
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 _INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Of functions that only compiled code calls: being called by Python is half their compilation."""
@@ -76,6 +78,14 @@ def pulled(x, pull, like, rows):
     for i in range(x.shape[0]):
         total = add_where_active(preactivation(x, i, rows), pull, i, total)
     return total
+
+
+@inlined
+def ask(base, slopes, n_slopes, turn, column, like):
+    """Ask for what `move` reads of a vector of neurons."""
+    prefetch_rows(base, column, like)
+    for j in range(n_slopes):
+        prefetch_slope(slopes, abs(turn - j), column, like)
 
 
 @internal
@@ -118,8 +128,9 @@ def move(
         Whether large arrays are stored past the caches: nobody reads them again in this pass.
     """
     width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
-    # A rate alone reads and writes so few rows that asking for them makes it slower.
-    far = use_combine and base.size * base.itemsize > CACHED
+    # A rate alone reads and writes so few rows that asking for them makes it slower. With many
+    # samples `add_outputs` of the block before has asked.
+    far = use_combine and base.size * base.itemsize > CACHED and x.shape[0] < MANY
     past_slope = past and use_slope and streamed(slope)
     past_out = past and use_out and streamed(out)
     past_other = past and use_other and streamed(other)
@@ -129,15 +140,13 @@ def move(
         beside = no_rows(theta, like)
         coming = column + ahead
         if far:
-            prefetch_rows(base, coming, like)
+            ask(base, slopes, n_slopes, turn, coming, like)
             if use_slope and not past_slope:
                 prefetch_target(slope, coming, like)
             if use_out and not past_out:
                 prefetch_target(out, coming, like)
             if use_other and not past_other:
                 prefetch_target(other, coming, like)
-            for j in range(n_slopes):
-                prefetch_slope(slopes, abs(turn - j), coming, like)
         for j in range(n_slopes):
             one = load_slope(slopes, abs(turn - j), column, like)
             if weights[j] != 0.0:
@@ -174,26 +183,42 @@ def move(
                 store_rows(out, column, new)
 
 
+@inlined
+def add_pair(column, x, like, state, leaky, sums):
+    """The part of two vectors, which share the way to the sums and back, in `add_outputs`."""
+    width = LANE_BYTES // state.itemsize
+    n = x.shape[0]
+    first = load_rows(state, column, like)
+    second = load_rows(state, column + width, like)
+    for i in range(n):
+        one = positive_part(preactivation(x, i, first))
+        two = positive_part(preactivation(x, i, second))
+        total = multiply_add(first[0], one, load(sums, i, 0))
+        store(sums, i, 0, multiply_add(second[0], two, total))
+    if leaky:
+        add_products(sums, n, first)
+        add_products(sums, n, second)
+
+
 @internal
 def add_outputs(start, count, x, like, state, leaky, sums):
     """Add sum_k a_k max(w_k . x_i, 0) of some neurons to the vectors sums[i].
 
     With ``leaky`` also sum_k a_k w_kj to sums[n + j]. ``count`` is a whole number of pairs of
-    vectors: two share the way to the sums and back.
+    vectors.
     """
+    for column in range(start, start + count, 2 * LANE_BYTES // state.itemsize):
+        add_pair(column, x, like, state, leaky, sums)
+
+
+@internal
+def add_outputs_and_ask(count, x, like, state, leaky, sums, base, slopes, n_slopes, turn, coming):
+    """`add_outputs` while what `move` reads of the neurons from ``coming`` on is on its way."""
     width = LANE_BYTES // state.itemsize
-    n = x.shape[0]
-    for column in range(start, start + count, 2 * width):
-        first = load_rows(state, column, like)
-        second = load_rows(state, column + width, like)
-        for i in range(n):
-            one = positive_part(preactivation(x, i, first))
-            two = positive_part(preactivation(x, i, second))
-            total = multiply_add(first[0], one, load(sums, i, 0))
-            store(sums, i, 0, multiply_add(second[0], two, total))
-        if leaky:
-            add_products(sums, n, first)
-            add_products(sums, n, second)
+    for column in range(0, count, 2 * width):
+        ask(base, slopes, n_slopes, turn, coming + column, like)
+        ask(base, slopes, n_slopes, turn, coming + column + width, like)
+        add_pair(column, x, like, state, leaky, sums)
 
 
 @inlined
@@ -267,7 +292,11 @@ def sweep_blocks(
         if use_outputs:
             sums[:] = 0.0
             count = whole if whole == size else whole + 2 * width
-            if use_combine:
+            if use_combine and x.shape[0] >= MANY and base.size * base.itemsize > CACHED:
+                add_outputs_and_ask(
+                    count, x, like, state, leaky, sums, base, slopes, n_slopes, turn, start + BLOCK
+                )
+            elif use_combine:
                 add_outputs(0, count, x, like, state, leaky, sums)
             else:
                 add_outputs(start, whole, x, like, theta, leaky, sums)

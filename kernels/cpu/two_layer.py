@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -109,7 +110,10 @@ class CpuKernels:
         other: np.ndarray | None = None,
     ) -> np.ndarray:
         where = None if here is None else here * step
-        more = {} if others is None else {"others": others * step, "other": other}
+        if others is None:
+            more: dict[str, Any] = {}
+        else:
+            more = {"others": others * step, "other": other}
         sums = self.passes.sweep(
             theta, residual, base, slopes, where, weights * step, slope, out, **more
         )
