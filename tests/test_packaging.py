@@ -95,7 +95,10 @@ def test_wheel_holds_every_module_and_no_other_package(wheel):
     expected |= {
         f"flowsim/kernels/{path.relative_to(ROOT / 'kernels')}" for path in python("kernels")
     }
-    assert expected | {"flowsim/py.typed"} == {name for name in names if "dist-info" not in name}
+    sources = {f"flowsim/kernels/cuda/{path.name}" for path in (ROOT / "kernels/cuda").glob("*.cu")}
+    assert sources
+    found = {name for name in names if "dist-info" not in name}
+    assert expected | sources | {"flowsim/py.typed"} == found
 
 
 def python(folder: str) -> list[Path]:

@@ -40,7 +40,7 @@ class NetworkFlow(FlowPasses, ABC):
         Whether sigma' jumps.
     loss : str
         A key of `flowsim.kernels.losses.LOSSES`.
-    backend, dtype, threads, passes
+    backend, dtype, threads, passes, device
         How the kernels were made.
 
     Attributes
@@ -73,6 +73,7 @@ class NetworkFlow(FlowPasses, ABC):
         dtype: str | np.dtype,
         threads: int,
         passes: str,
+        device: int = 0,
     ) -> None:
         super().__init__(kernels, y, loss, mobilities, whole)
         self.initial = initial
@@ -80,6 +81,7 @@ class NetworkFlow(FlowPasses, ABC):
         self.backend, self.dtype, self.threads, self.passes = (
             backend, np.dtype(dtype), threads, passes
         )  # fmt: skip
+        self.device = device
         self.dense_rates = passes != "factored"
         self._one = one
 
@@ -145,7 +147,11 @@ class NetworkFlow(FlowPasses, ABC):
 
     @abstractmethod
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
-        """The parameter arrays of a state by name, as views where the backend allows."""
+        """The parameter arrays of a state by name on the host, as views where that allows."""
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the same arrays."""
+        return {name: values.shape for name, values in self.parameters(self.initial).items()}
 
     def on(self, x: np.ndarray, y: np.ndarray) -> Self:
         """The same network, in the same state layout, on other data x (k, d), y (k,)."""
@@ -160,5 +166,6 @@ class NetworkFlow(FlowPasses, ABC):
             dtype=self.dtype,
             threads=self.threads,
             passes=self.passes,
+            device=self.device,
         )
         return flow

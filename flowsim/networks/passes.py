@@ -59,6 +59,10 @@ class FlowPasses(Risk):
         """A state with these values, in the layout of a dense one."""
         return self.kernels.array(values)
 
+    def host(self, theta: Array) -> np.ndarray:
+        """The numbers of a state as an array of NumPy, read only."""
+        return self.kernels.host(theta)
+
     def residual(self, theta: Array) -> np.ndarray:
         """e (n,) at ``theta``."""
         self.n_passes += 1

@@ -62,6 +62,9 @@ class DeepCpuKernels:
     def array(self, values: np.ndarray) -> np.ndarray:
         return np.array(values, dtype=self.dtype, order="C")
 
+    def host(self, theta: np.ndarray) -> np.ndarray:
+        return theta
+
     def empty(self, n: int | None = None) -> np.ndarray:
         shape = (self.field.copies, self.layout.length)
         return empty_in_lines(shape if n is None else (n, *shape), self.dtype)
@@ -200,6 +203,8 @@ class DeepCpuKernels:
         out: np.ndarray | None,
         slope: np.ndarray | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: np.ndarray | None = None,
     ) -> np.ndarray:
         if here is not None:
             theta = self._combine(base, slopes, step * here, None, None)

@@ -56,6 +56,9 @@ class FactoredKernels:
         state.fill(np.asarray(values))
         return state
 
+    def host(self, theta: FactoredState) -> np.ndarray:
+        return np.asarray(theta)
+
     def empty(self, n: int | None = None) -> FactoredState | Rates:
         if n is None:
             return FactoredState(self._shape)
@@ -184,6 +187,8 @@ class FactoredKernels:
         out: FactoredState | None,
         slope: Rate | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: np.ndarray | None = None,
     ) -> np.ndarray:
         out = self._scratch if out is None else out
         if here is not None:

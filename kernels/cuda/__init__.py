@@ -1,0 +1,1 @@
+"""The CUDA backend: CUDA C++ compiled by NVRTC, driven through CuPy."""
