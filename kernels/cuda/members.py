@@ -29,6 +29,7 @@ from flowsim.kernels.cpu.member_data import (
 
 from . import member_data
 from .compiler import Kernel, kernel, real
+from .device import free_memory, use_device
 
 SOURCES = ("member_data", "member_samples", "member_passes", "member_rows", "members")
 """Files of this folder that make the kernel ``run_members``."""
@@ -94,6 +95,7 @@ def run_members(
     scales: np.ndarray,
     stop: np.ndarray,
     results: Results,
+    device: int = 0,
 ) -> None:
     """Run members ``first`` to ``last`` (exclusive) from their initial values to their ends.
 
@@ -101,14 +103,15 @@ def run_members(
     ----------
     first, last, problem, rules, control, schedules, scales, stop, results
         See `flowsim.kernels.cpu.members.run_members`.
+    device : int
+        Number of the GPU.
     """
-    import cupy
-
+    cupy = use_device(device)
     n, d = problem.x.shape
     if n > member_data.MOST_SAMPLES or d > member_data.MOST_INPUTS:
         raise ValueError(f"no code for {n} samples with {d} inputs")
     state = results.theta[0].nbytes
-    available = cupy.cuda.Device().attributes["MaxSharedMemoryPerBlockOptin"]
+    available = cupy.cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
     in_shared = 2 * state + static_bytes(n) <= available
     neurons = results.theta.shape[2]
     program = kernel(
@@ -118,22 +121,19 @@ def run_members(
         shared=2 * state if in_shared else 0,
     )
     common = _Common(cupy, problem, neurons, rules, control, schedules)
-    for portion in _portions(cupy, first, last, results, in_shared):
+    for portion in _portions(first, last, results, in_shared, device):
         members = _Members(cupy, portion, scales, results, in_shared)
         _run(cupy, program, threads_of(neurons), common, members, stop)
         members.fetch()
 
 
 def _portions(
-    cupy: Any, first: int, last: int, results: Results, in_shared: bool
+    first: int, last: int, results: Results, in_shared: bool, device: int
 ) -> Iterator[slice]:
     """Members that find room on the device together."""
-    fields = (field for field in results._asdict().values())
-    each = sum(field[0].nbytes for field in fields) + (1 if in_shared else 2) * (
-        results.theta[0].nbytes
-    )
-    free = cupy.cuda.runtime.memGetInfo()[0] + cupy.get_default_memory_pool().free_bytes()
-    size = max(1, int(_SHARE * free / each))
+    copies = 1 if in_shared else 2
+    each = sum(field[0].nbytes for field in (*results, *copies * (results.theta,)))
+    size = max(1, int(_SHARE * free_memory(device) / each))
     for start in range(first, last, size):
         yield slice(start, min(start + size, last))
 
