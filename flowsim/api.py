@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 
 from flowsim.arguments import check_observables
+from flowsim.backends import resolve_backend
 from flowsim.config import Experiment
 from flowsim.continuing import RESUME
 from flowsim.data import Dataset
@@ -301,6 +302,7 @@ def _job(
     places = check_output(output, overwrite, scratch)
     activation = activation or ACTIVATIONS[resolved.network.activation]
     network = make_network(resolved, dataset, activation)
+    resolved = resolve_backend(resolved, network, dataset)
     method = resolve_method(resolved, network, dataset)
     check_memory(resolved, network, dataset, method)
     return Job(

@@ -163,8 +163,7 @@ def final_template(flow: NetworkFlow, estimated: bool) -> GroupContents:
             array.values[...] = np.nan
     # One number seen everywhere: a copy of the weights would be one too many for large networks.
     weights = {
-        name: np.broadcast_to(np.nan, values.shape)
-        for name, values in flow.parameters(flow.initial).items()
+        name: np.broadcast_to(np.nan, shape) for name, shape in flow.parameter_shapes().items()
     }
     return GroupContents({**_final_weights(flow, weights), **numbers})
 

@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import numpy as np
 
+from flowsim.backends import resolve_backend
 from flowsim.config import Experiment
 from flowsim.data import Dataset
 from flowsim.ensemble_plans import plan_members
@@ -207,6 +208,7 @@ def _job(experiment: Experiment, dataset: Dataset, activation: Activation | None
     activation = activation or ACTIVATIONS[experiment.network.activation]
     network = make_network(experiment, dataset, activation)
     experiment.check_targets(dataset)
+    experiment = resolve_backend(experiment, network, dataset)
     method = resolve_method(experiment, network, dataset)
     check_memory(experiment, network, dataset, method)
     return Job(experiment, dataset, network, method)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from h5py import is_hdf5
 
+from flowsim import backends
 from flowsim.arguments import argument_problems
 from flowsim.config import Experiment, load_experiment
 from flowsim.config.sections import DeepNetworkSection, Integrate
@@ -126,16 +127,6 @@ _MANY_OUTPUTS = 2048
 its largest eigenvalue then costs about as much as a hundred passes at width 1,000."""
 
 
-def machine_memory() -> float:
-    """Bytes of memory that the machine has, used or not; infinity where it does not tell.
-
-    Not those that are free: what ``auto`` chooses is not to depend on the hour.
-    """
-    if not hasattr(os, "sysconf"):
-        return math.inf
-    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
-
-
 _FIRST_STEP = 4
 """Copies of the state that a first step with learning rates of its own makes, and then drops."""
 
@@ -171,7 +162,9 @@ def resolve_method(experiment: Experiment, network: Network, dataset: Dataset) -
     section = experiment.integrate
     if section.method != "auto":
         return section.method
-    room = _SHARE * machine_memory() / network.state_bytes(dataset.n_inputs, section.dtype)
+    room = (
+        _SHARE * backends.memory_for(section) / network.state_bytes(dataset.n_inputs, section.dtype)
+    )
     if _factored(network, dataset, section):
         room = math.inf  # every method works in two copies of the largest matrix
     kinked = network.activation.kinked
@@ -197,7 +190,7 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
     FlowsimError
         If the state's copies alone take more than the machine's memory, or K does.
     """
-    section, machine = experiment.integrate, machine_memory()
+    section = experiment.integrate
     _check_kernel(experiment, network, dataset, method)
     options = MethodOptions(batch_size=section.batch_size, momentum=section.momentum or 0.0)
     states, kept = states_of(method, options), _kept_states(section)
@@ -206,10 +199,12 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
     if isinstance(network, DeepNetwork) and network.scaling.first is not None:
         states += _FIRST_STEP
     needed = (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
-    if needed > machine:
+    room = backends.free_memory_for(section)
+    if needed > room:
+        where = "the device has {} free" if section.backend == "cuda" else "the machine has {}"
         raise FlowsimError(
             f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB with "
-            f'integrate.method = "{method}", the machine has {machine / 2**30:.3g}; take a smaller '
+            f'integrate.method = "{method}", {where.format(f"{room / 2**30:.3g}")}; take a smaller '
             'width, dtype = "float32" or a method with fewer copies of the state'
         )
 
@@ -225,7 +220,7 @@ def _check_kernel(experiment: Experiment, network: Network, dataset: Dataset, me
         return
     # The layers' Gram matrices, K, and what its eigenvalues, or its factors, are found in.
     copies = 4 if method in (*KERNEL_FILTERED, *ROSENBROCK) else 2
-    needed, machine = 8.0 * size**2 * (len(network.layers) + copies), machine_memory()
+    needed, machine = 8.0 * size**2 * (len(network.layers) + copies), backends.machine_memory()
     if needed > machine:
         remedy = (
             f'another method than "{method}", such as "tsit54"' if needs else "no record.kernel"
@@ -302,6 +297,7 @@ def make_flow(
         "dtype": section.dtype,
         "threads": section.threads or usable_cores(),
         "passes": section.passes,
+        "device": section.device or 0,
     }
     if isinstance(network, DeepNetwork):
         if _needs_dense_rates(method, section):

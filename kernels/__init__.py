@@ -1,7 +1,7 @@
 """Compute kernels, imported as ``flowsim.kernels``: one interface, several backends.
 
 `flowsim.kernels.interface` says what a backend offers, `reference` does it in NumPy, `cpu` in
-Numba. A new backend is one new entry in `BACKENDS`.
+Numba, `cuda` in CUDA C++. A new backend is one new entry in `BACKENDS`.
 """
 
 from __future__ import annotations
@@ -15,9 +15,13 @@ from flowsim.kernels.interface import DeepField, DeepKernels, TwoLayerField, Two
 
 BACKENDS = {
     "cpu": ("flowsim.kernels.cpu.two_layer", "CpuKernels"),
+    "cuda": ("flowsim.kernels.cuda.two_layer", "CudaKernels"),
     "reference": ("flowsim.kernels.reference", "ReferenceKernels"),
 }
 """Backends by name: the module that is imported on first use, and its class."""
+
+BACKEND_NAMES = ("auto", *BACKENDS)
+"""Values of ``integrate.backend``; ``auto`` is resolved before anything is bound."""
 
 DEEP_BACKENDS = {
     ("cpu", "dense"): ("flowsim.kernels.cpu.deep", "DeepCpuKernels"),
@@ -44,6 +48,7 @@ def two_layer_kernels(
     dtype: np.dtype,
     threads: int = 1,
     passes: str = "auto",
+    device: int = 0,
 ) -> TwoLayerKernels:
     """Bind a two-layer vector field to a backend.
 
@@ -60,6 +65,8 @@ def two_layer_kernels(
         At most this many.
     passes : str
         Which of its ways to pass over the neurons a backend takes, one of `PASSES`.
+    device : int
+        Number of the GPU, for backends that compute on one.
 
     Raises
     ------
@@ -67,7 +74,9 @@ def two_layer_kernels(
         If there is no such backend.
     """
     module, name = BACKENDS[backend]
-    return getattr(import_module(module), name)(field, neurons, np.dtype(dtype), threads, passes)
+    make = getattr(import_module(module), name)
+    kernels: TwoLayerKernels = make(field, neurons, np.dtype(dtype), threads, passes, device)
+    return kernels
 
 
 def choose_deep_passes(passes: str, backend: str, n_samples: int, widths: Sequence[int]) -> str:

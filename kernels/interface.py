@@ -151,6 +151,9 @@ class FlowKernels(Protocol):
     def array(self, values: np.ndarray) -> Array:
         """Copy a state to the backend in its dtype."""
 
+    def host(self, theta: Array) -> np.ndarray:
+        """The numbers of a state as an array of NumPy, which may be the state itself: read only."""
+
     def empty(self, n: int | None = None) -> Array:
         """One state, or a stack of ``n`` slopes, uninitialised."""
 
@@ -322,8 +325,8 @@ class TwoLayerKernels(FlowKernels, Protocol):
     The layers are (output, input).
     """
 
-    def neuron_blocks(self) -> NeuronBlocks:
-        """Room for the blocks of all neurons: (2 + d) / 2 copies of the state."""
+    def neuron_blocks(self) -> NeuronBlocks | None:
+        """Room for the blocks of all neurons, (2 + d) / 2 copies of the state; None without any."""
 
     def activity(self, theta: Array) -> tuple[int, int]:
         """How many neurons are active (w_k . x_i > 0) on every sample, and on none."""

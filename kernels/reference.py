@@ -62,6 +62,9 @@ class ReferenceSteps(ABC):
     def array(self, values: np.ndarray) -> np.ndarray:
         return np.array(values, dtype=self.dtype, order="C")
 
+    def host(self, theta: np.ndarray) -> np.ndarray:
+        return theta
+
     def empty(self, n: int | None = None) -> np.ndarray:
         return np.empty(self.shape if n is None else (n, *self.shape), self.dtype)
 
@@ -159,7 +162,7 @@ class ReferenceKernels(ReferenceSteps):
     neurons : int
     dtype : numpy.dtype
         Of the state; all arithmetic is float64.
-    threads, passes
+    threads, passes, device
         Ignored.
     """
 
@@ -172,6 +175,7 @@ class ReferenceKernels(ReferenceSteps):
         dtype: np.dtype,
         threads: int = 1,
         passes: str = "auto",
+        device: int = 0,
     ) -> None:
         self.field = field
         self.neurons = neurons

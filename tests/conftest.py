@@ -16,6 +16,18 @@ if os.environ.get("CI"):
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+
+def pytest_collection_modifyitems(items):
+    """Skip what needs a GPU where there is none, with the reason."""
+    marked = [item for item in items if item.get_closest_marker("gpu")]
+    if marked:
+        from flowsim.kernels.cuda.device import device_problem
+
+        if problem := device_problem():
+            for item in marked:
+                item.add_marker(pytest.mark.skip(reason=f"the backend cuda {problem}"))
+
+
 QUICK = {
     "network": {"width": 40, "seed": 0},
     "scaling": {"gamma": 1.0, "gamma_prime": 0.0},

@@ -10,7 +10,7 @@ import pytest
 from flows import PUBLISHED_X, PUBLISHED_Y
 
 import flowsim as fs
-from flowsim import preparation
+from flowsim import backends
 from flowsim.data import from_arrays
 from flowsim.errors import ConfigError, DataWarning, FileFormatError, FlowsimError
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
@@ -412,7 +412,7 @@ def test_a_network_that_cannot_fit_is_refused_at_once():
 )
 def test_auto_takes_what_the_machine_has_room_for(monkeypatch, copies, estimate, expected):
     """Heun works in 5 copies of the state, rdpk35 in 4; one more, or three, are the run's."""
-    monkeypatch.setattr(preparation, "machine_memory", lambda: copies * 3 * 8 * 2 * 100)
+    monkeypatch.setattr(backends, "machine_memory", lambda: copies * 3 * 8 * 2 * 100)
     integrate = {"estimate_error": estimate, "max_steps": 2}
     if expected is None:
         with pytest.raises(FlowsimError, match='needs .* with integrate.method = "rdpk35"'):

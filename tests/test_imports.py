@@ -26,6 +26,7 @@ RUNNING = MODEL | {
     "flowsim.steppers",
     "flowsim.recording",
     "flowsim.result",
+    "flowsim.backends",
     "flowsim.preparation",
     "flowsim.file_groups",
     "flowsim.execution",
@@ -58,8 +59,10 @@ RULES: dict[str, set[str]] = {
     "flowsim.result": MODEL | {"flowsim.config", "flowsim.networks", "flowsim.recording"},
     "flowsim.progress": {"flowsim.steppers"},
     "flowsim.arguments": MODEL | {"flowsim.config"},
+    "flowsim.backends": MODEL | {"flowsim.config", "flowsim.networks"},
     "flowsim.preparation": MODEL
     | {
+        "flowsim.backends",
         "flowsim.arguments",
         "flowsim.config",
         "flowsim.networks",
@@ -100,6 +103,7 @@ RULES: dict[str, set[str]] = {
     "flowsim.api": MODEL
     | {
         "flowsim.arguments",
+        "flowsim.backends",
         "flowsim.many",
         "flowsim.config",
         "flowsim.steppers",

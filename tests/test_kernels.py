@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from kernel_cases import CASES, HOST_BACKENDS
+from kernel_cases import compare as compare_all
 
-from flowsim.kernels import BACKENDS, two_layer_kernels
+from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
 from flowsim.kernels.cpu import fused as fused_module
 from flowsim.kernels.cpu import sweep as sweep_module
@@ -133,6 +135,13 @@ def compare(field, neurons, dtype, seed=1, passes="auto"):
         assert cpu.activity(theta) == reference.activity(theta)
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_all_operations_agree_with_the_reference(case, dtype, tolerance):
+    """The same cases as the GPU's, in ``test_cuda.py``."""
+    compare_all("cpu", case, dtype, tolerance)
+
+
 @pytest.mark.parametrize("passes", sorted(WAYS))
 @pytest.mark.parametrize("activation", ["relu", "leaky_relu", "linear", "tanh"])
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
@@ -237,7 +246,7 @@ def test_a_recurrence_is_what_its_formula_says():
         np.testing.assert_allclose(f, kernels.outputs(new), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", HOST_BACKENDS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_recurrence_leaves_a_frozen_layer_where_it_is(backend, dtype):
     field = replace(make_field(4, 2, "tanh"), input_mobility=0.0)
@@ -271,7 +280,7 @@ def test_registers_are_what_their_formulas_say():
         np.testing.assert_allclose(f, kernels.outputs(new_theta), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", HOST_BACKENDS)
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_registers_leave_a_frozen_layer_where_it_is(backend, dtype):
     field = replace(make_field(4, 2, "tanh"), input_mobility=0.0)
@@ -293,7 +302,7 @@ def test_a_large_gram_matrix_over_several_groups():
     assert error(cpu.grams(theta), reference.grams(theta)) < 1e-13
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", HOST_BACKENDS)
 def test_combinations_in_place_of_a_slope(backend):
     field = make_field(4, 2, "tanh")
     kernels = two_layer_kernels(backend, field, 1000, "float64")
@@ -425,7 +434,7 @@ def test_second_derivatives_are_those_of_the_definitions(name, dtype, tolerance)
     np.testing.assert_allclose(compiled, expected, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("backend", sorted(BACKENDS))
+@pytest.mark.parametrize("backend", HOST_BACKENDS)
 def test_relu_has_no_slope_at_the_kink(backend):
     field = TwoLayerField(np.array([[1.0]]), ACTIVATIONS["relu"], 1.0, 1.0, 1.0, 1.0)
     kernels = two_layer_kernels(backend, field, 1, "float64")

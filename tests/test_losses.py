@@ -309,7 +309,7 @@ def test_targets_that_are_not_of_the_loss_are_refused(integrate, y, message):
 
 
 def test_a_kernel_that_cannot_fit_is_refused(monkeypatch):
-    monkeypatch.setattr("flowsim.preparation.machine_memory", lambda: 2.0**17)
+    monkeypatch.setattr("flowsim.backends.machine_memory", lambda: 2.0**17)
     with pytest.raises(FlowsimError, match=r"^data: K of 24 samples with 3 outputs .*tsit54"):
         simulate(integrate={"method": "heun"})
     assert simulate({"width": 4}, {"method": "tsit54", "max_steps": 2}).final["n_steps"] == 2

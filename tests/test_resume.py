@@ -12,7 +12,7 @@ import pytest
 
 import flowsim as fs
 from benchmarks.killing import same_run
-from flowsim import preparation
+from flowsim import backends
 from flowsim.cli import main
 from flowsim.recording.checkpoint import load_checkpoint, load_checkpoints
 from flowsim.recording.lock import RunLock, holder
@@ -338,10 +338,10 @@ def test_a_run_keeps_its_method_on_a_machine_with_less_memory(
         RunPlaces(output).checkpoint.unlink()
         RunPlaces(output).previous.unlink(missing_ok=True)
     state = 3 * 8 * 2 * experiment["network"]["width"]
-    monkeypatch.setattr(preparation, "machine_memory", lambda: 5.5 * state)
+    monkeypatch.setattr(backends, "machine_memory", lambda: 5.5 * state)
     with pytest.raises(fs.FlowsimError, match='with integrate.method = "heun"'):
         simulate(experiment, output)
-    monkeypatch.setattr(preparation, "machine_memory", lambda: 6.5 * state)
+    monkeypatch.setattr(backends, "machine_memory", lambda: 6.5 * state)
     assert simulate(experiment, tmp_path / "new.h5").attributes["method"] == "rdpk35"
     run = simulate(experiment, output)
     assert run.attributes["method"] == "heun"

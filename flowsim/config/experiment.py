@@ -15,18 +15,17 @@ import tomli_w
 from flowsim.config.data_section import DataSection, File, Function, Images, Points
 from flowsim.config.fields import Section
 from flowsim.config.forms import SECTIONS, check_section, keys_of
+from flowsim.config.joint_checks import backend_problems, passes_problems, scheme_problems
 from flowsim.config.problems import closest, show, show_key
 from flowsim.config.scaling_section import DeepNamedScheme, DeepScalingSection, ScalingSection
 from flowsim.config.sections import DeepNetworkSection, Integrate, Network, Record
 from flowsim.config.source import Overrides, read_sections
 from flowsim.data import Dataset
-from flowsim.deep_scaling import DEEP_SCHEMES, DeepScaling
+from flowsim.deep_scaling import DeepScaling
 from flowsim.errors import ConfigError, DataWarning
-from flowsim.kernels import DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.kernels.losses import LOSSES, SQUARE
 from flowsim.scaling import Scaling
-from flowsim.steppers import LOW_STORAGE
 
 NOT_HASHED = (
     "integrate.threads",
@@ -184,6 +183,11 @@ class Experiment:
         """
         return load_experiment(self, overrides)
 
+    def with_backend(self, backend: str) -> Experiment:
+        """Return the same experiment on another backend, without checking all of it again."""
+        integrate = self.integrate.model_copy(update={"backend": backend})
+        return replace(self, integrate=integrate)
+
     def with_seed(self, seed: int) -> Experiment:
         """Return the same experiment with another seed, without checking all of it again.
 
@@ -267,9 +271,10 @@ def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
             problems += _in_section("scaling", error.problems)
     integrate = checked.get("integrate")
     if isinstance(network, Network | DeepNetworkSection) and isinstance(integrate, Integrate):
-        problems += _passes_problems(network, integrate)
+        problems += backend_problems(network, integrate)
+        problems += passes_problems(network, integrate)
         if isinstance(network, DeepNetworkSection) and isinstance(scaling, DeepNamedScheme):
-            problems += _scheme_problems(network, scaling, integrate)
+            problems += scheme_problems(network, scaling, integrate)
     now = Points if not (others or problems) else Points | Function | File | Images
     if isinstance(data, now):
         try:
@@ -306,42 +311,6 @@ def _make_scaling(
         assert isinstance(network, DeepNetworkSection)
         return scaling.make(network.width, network.hidden_layers)
     return scaling.make(network.width, n_inputs)
-
-
-def _passes_problems(network: Network | DeepNetworkSection, integrate: Integrate) -> list[str]:
-    """Check that the network can be passed over as it was asked for."""
-    deep = isinstance(network, DeepNetworkSection)
-    known, key = DEEP_PASSES if deep else PASSES, f'integrate.passes = "{integrate.passes}"'
-    if integrate.passes not in known:
-        kind = "deep" if deep else "two-layer"
-        return [f"{key}: not for a {kind} network; choose from {', '.join(known)}"]
-    if integrate.passes != "factored":
-        return []
-    if integrate.method in LOW_STORAGE:
-        return [f'{key}: method "{integrate.method}" needs dense rates; set passes = "dense"']
-    if integrate.momentum:
-        return [f'{key}: momentum needs dense rates; set passes = "dense"']
-    if integrate.backend != "cpu":
-        return [f'{key}: is for backend = "cpu"; set passes = "dense"']
-    if isinstance(network, DeepNetworkSection) and network.hidden_layers < 2:
-        return [f'{key}: needs network.hidden_layers of at least 2; set passes = "dense"']
-    return []
-
-
-def _scheme_problems(
-    network: DeepNetworkSection, scaling: DeepNamedScheme, integrate: Integrate
-) -> list[str]:
-    """Check that a scheme has the network and the time that it needs."""
-    problems, scheme = [], scaling.scheme
-    if DEEP_SCHEMES[scheme].needs_biases and not network.biases:
-        problems.append(f'scaling.scheme = "{scheme}": needs network.biases = true')
-    first, t_max = scaling.first_step, integrate.t_max
-    if first is not None and t_max is not None and t_max < first:
-        problems.append(
-            f"integrate.t_max = {t_max:g}: lies within the first step of the scheme, which is "
-            f"scaling.first_step = {first:g} long; take a later one"
-        )
-    return problems
 
 
 def _make_samples(section: DataSection) -> Dataset:

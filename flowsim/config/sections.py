@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from flowsim.config.fields import Count, Name, NonNegative, Positive, Section, Seed, one_of
 from flowsim.config.problems import unknown_choice
 from flowsim.deep_scaling import layer_names
-from flowsim.kernels import BACKENDS, DEEP_PASSES, PASSES
+from flowsim.kernels import BACKEND_NAMES, DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.kernels.losses import LOSSES
 from flowsim.steppers import KERNEL_BOUNDED, KERNEL_FILTERED, METHOD_NAMES
@@ -123,7 +123,9 @@ class Integrate(Section):
     loss: Annotated[str, one_of(LOSSES)] | None = Field(default=None, examples=["softmax"])
     method: Annotated[str, one_of(METHOD_NAMES)] = "auto"
     dtype: Annotated[str, one_of(DTYPES)] = "float64"
-    backend: Annotated[str, one_of(BACKENDS)] = "cpu"
+    backend: Annotated[str, one_of(BACKEND_NAMES)] = "cpu"
+    # None is in no configuration: the first GPU.
+    device: int | None = Field(default=None, ge=0, le=255, examples=[0])
     threads: int | None = Field(default=None, ge=1, le=4096, examples=[1])
     passes: Annotated[str, one_of(tuple(dict.fromkeys((*PASSES, *DEEP_PASSES))))] = "auto"
     rtol: Annotated[Positive, Field(lt=1.0)] = 1e-3

@@ -234,7 +234,7 @@ class DeepFlow(NetworkFlow):
         Initial state; drawn from the seed if absent.
     loss : str
         See `flowsim.kernels.losses.LOSSES`.
-    backend, dtype, threads, passes
+    backend, dtype, threads, passes, device
         See `flowsim.kernels.deep_kernels`.
     """
 
@@ -254,6 +254,7 @@ class DeepFlow(NetworkFlow):
         dtype: str | np.dtype = "float64",
         threads: int = 1,
         passes: str = "auto",
+        device: int = 0,
     ) -> None:
         self.network = network
         self.field = network.field_on(x)
@@ -276,6 +277,7 @@ class DeepFlow(NetworkFlow):
             dtype=dtype,
             threads=threads,
             passes=passes,
+            device=device,
         )
 
     @cached_property
@@ -299,7 +301,7 @@ class DeepFlow(NetworkFlow):
             self.kernels.unpack(packed, theta, rate)
 
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
-        """The parameter arrays of a state by name, as views where the backend allows."""
+        """The parameter arrays of a state by name on the host, as views where that allows."""
         found: dict[str, np.ndarray] = {}
         for prefix, row in zip(("", _SECOND), np.asarray(theta), strict=False):
             found |= _named(self.field.layout, self.layers, row, prefix)

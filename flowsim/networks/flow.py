@@ -40,7 +40,7 @@ class NetworkFlow(Risk, ABC):
         Whether sigma' jumps.
     loss : str
         A key of `flowsim.kernels.losses.LOSSES`.
-    backend, dtype, threads, passes
+    backend, dtype, threads, passes, device
         How the kernels were made.
 
     Attributes
@@ -81,6 +81,7 @@ class NetworkFlow(Risk, ABC):
         dtype: str | np.dtype,
         threads: int,
         passes: str,
+        device: int = 0,
     ) -> None:
         super().__init__(y, loss)
         self.kernels = kernels
@@ -90,6 +91,7 @@ class NetworkFlow(Risk, ABC):
         self.backend, self.dtype, self.threads, self.passes = (
             backend, np.dtype(dtype), threads, passes
         )  # fmt: skip
+        self.device = device
         self.dense_rates = passes != "factored"
         self.n_rhs = 0
         self.n_passes = 0
@@ -111,6 +113,10 @@ class NetworkFlow(Risk, ABC):
     def state(self, values: np.ndarray) -> Array:
         """A state with these values, in the layout of a dense one."""
         return self.kernels.array(values)
+
+    def host(self, theta: Array) -> np.ndarray:
+        """The numbers of a state as an array of NumPy, read only."""
+        return self.kernels.host(theta)
 
     def residual(self, theta: Array) -> np.ndarray:
         """e (n,) at ``theta``."""
@@ -361,7 +367,11 @@ class NetworkFlow(Risk, ABC):
 
     @abstractmethod
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
-        """The parameter arrays of a state by name, as views where the backend allows."""
+        """The parameter arrays of a state by name on the host, as views where that allows."""
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the same arrays."""
+        return {name: values.shape for name, values in self.parameters(self.initial).items()}
 
     def on(self, x: np.ndarray, y: np.ndarray) -> Self:
         """The same network, in the same state layout, on other data x (k, d), y (k,)."""
@@ -376,5 +386,6 @@ class NetworkFlow(Risk, ABC):
             dtype=self.dtype,
             threads=self.threads,
             passes=self.passes,
+            device=self.device,
         )
         return flow

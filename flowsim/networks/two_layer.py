@@ -153,7 +153,7 @@ class TwoLayerFlow(NetworkFlow):
         Initial state; drawn from the seed if absent.
     loss : str
         See `flowsim.kernels.losses.LOSSES`; one for a single output.
-    backend, dtype, threads, passes
+    backend, dtype, threads, passes, device
         See `flowsim.kernels.two_layer_kernels`.
     """
 
@@ -176,11 +176,12 @@ class TwoLayerFlow(NetworkFlow):
         dtype: str | np.dtype = "float64",
         threads: int = 1,
         passes: str = "auto",
+        device: int = 0,
     ) -> None:
         self.network = network
         self.field = network.field_on(x)
         kernels = two_layer_kernels(
-            backend, self.field, network.neurons, np.dtype(dtype), threads, passes
+            backend, self.field, network.neurons, np.dtype(dtype), threads, passes, device
         )
         if initial is None:
             initial = network.initial_values(x.shape[1])
@@ -197,21 +198,28 @@ class TwoLayerFlow(NetworkFlow):
             dtype=dtype,
             threads=threads,
             passes=passes,
+            device=device,
         )
 
     def neuron_blocks(self) -> FlowBlocks | None:
         """Each neuron's own block of the Jacobian, where `worth_it` says so."""
         if not worth_it(self.field.x.shape[1], self.network.activation):
             return None
-        return FlowBlocks(self, self.kernels.neuron_blocks())
+        blocks = self.kernels.neuron_blocks()
+        return None if blocks is None else FlowBlocks(self, blocks)
 
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
-        """The parameter arrays of a state by name, as views where the backend allows."""
-        return {"output_weights": theta[0], "input_weights": theta[1:]}
+        """The parameter arrays of a state by name on the host, as views where that allows."""
+        values = self.host(theta)
+        return {"output_weights": values[0], "input_weights": values[1:]}
+
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """See `NetworkFlow.parameter_shapes`."""
+        return {"output_weights": self.initial[0].shape, "input_weights": self.initial[1:].shape}
 
     def layer_weights(self, theta: Array) -> list[np.ndarray]:
         """See `NetworkFlow.layer_weights`."""
-        one = np.asarray(theta)[:, : self._one]
+        one = self.host(theta)[:, : self._one]
         return [one[1:], one[0][:, None]]
 
     def activity(self, theta: Array) -> tuple[int, int]:
@@ -229,8 +237,8 @@ class TwoLayerFlow(NetworkFlow):
         if not self.network.activation.homogeneous:
             return float("nan")
         return measures.invariant_drift(
-            np.asarray(self.initial),
-            np.asarray(theta),
+            self.host(self.initial),
+            self.host(theta),
             self.field.output_mobility,
             self.field.input_mobility,
         )

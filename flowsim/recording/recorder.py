@@ -203,10 +203,10 @@ class Recorder:
         point = continuation.point
         contents = {
             "time": point.time,
-            "theta": np.asarray(point.theta),
+            "theta": self._flow.host(point.theta),
             "residual": point.residual,
             "counters": continuation.counters,
-            "stepper": continuation.stepper,
+            "stepper": self._on_host(continuation.stepper),
             "watch": continuation.watch,
             "observer": continuation.observer,
             "cut": continuation.cut,
@@ -214,6 +214,16 @@ class Recorder:
         rows = continuation.observer["rows"]
         save_checkpoint(places, Checkpoint(self._fingerprint, rows, contents))
         self._last_checkpoint = time.monotonic()
+
+    def _on_host(self, memory: Mapping[str, Any]) -> dict[str, Any]:
+        """What a method remembers, with states as arrays of NumPy."""
+        kept = dict(memory)
+        for name, value in memory.items():
+            if isinstance(value, Mapping):
+                kept[name] = self._on_host(value)
+            elif isinstance(value, type(self._flow.initial)):
+                kept[name] = self._flow.host(value)
+        return kept
 
     def step(self, before: Any, attempt: Any, after: Any, counters: Any) -> None:
         """Record what is due in (before, after]."""

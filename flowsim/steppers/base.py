@@ -116,6 +116,9 @@ class Flow(Protocol):
     def state(self, values: np.ndarray) -> State:
         """A state with these values."""
 
+    def host(self, theta: State) -> np.ndarray:
+        """Its values, read only."""
+
     def settle(self, theta: State) -> None:
         """Get ready for a step from theta: the states of the step before may become void."""
 

@@ -81,7 +81,7 @@ class GradientDescent(Stepper):
         if self.batches is not None:
             memory |= {"number": self._number, "residual": self._residual}
         if self.momentum > 0.0:
-            memory["velocity"] = np.asarray(self._velocity)
+            memory["velocity"] = self._velocity
         return memory
 
     def resume(self, flow: Flow, point: Point, memory: Mapping[str, Any]) -> None:
@@ -91,7 +91,7 @@ class GradientDescent(Stepper):
         self._residual = memory.get("residual", point.residual)
         if self.momentum > 0.0:
             self._velocity = flow.empty(1)
-            self._velocity[...] = memory["velocity"]
+            self._velocity[0][...] = flow.state(memory["velocity"][0])
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         assert self.step is not None  # set by start

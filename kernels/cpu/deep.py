@@ -61,6 +61,9 @@ class DeepCpuKernels:
     def array(self, values: np.ndarray) -> np.ndarray:
         return np.array(values, dtype=self.dtype, order="C")
 
+    def host(self, theta: np.ndarray) -> np.ndarray:
+        return theta
+
     def empty(self, n: int | None = None) -> np.ndarray:
         shape = (self.field.copies, self.layout.length)
         return empty_in_lines(shape if n is None else (n, *shape), self.dtype)

@@ -55,6 +55,9 @@ class FactoredKernels:
         state.fill(np.asarray(values))
         return state
 
+    def host(self, theta: FactoredState) -> np.ndarray:
+        return np.asarray(theta)
+
     def empty(self, n: int | None = None) -> FactoredState | Rates:
         if n is None:
             return FactoredState(self._shape)

@@ -33,6 +33,8 @@ class CpuKernels:
         At most this many threads; small networks use one.
     passes : str
         Way of passing over the neurons, see `flowsim.kernels.cpu.choice`.
+    device : int
+        Ignored.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class CpuKernels:
         dtype: np.dtype,
         threads: int = 1,
         passes: str = "auto",
+        device: int = 0,
     ) -> None:
         self.field = field
         self.neurons = neurons
@@ -54,6 +57,9 @@ class CpuKernels:
 
     def array(self, values: np.ndarray) -> np.ndarray:
         return np.array(values, dtype=self.dtype, order="C")
+
+    def host(self, theta: np.ndarray) -> np.ndarray:
+        return theta
 
     def empty(self, n: int | None = None) -> np.ndarray:
         shape = (1 + self.n_inputs, self.neurons)

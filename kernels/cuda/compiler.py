@@ -104,6 +104,11 @@ class Kernel:
         )  # fmt: skip
 
 
+def by_value(values: np.ndarray) -> Any:
+    """An argument that is a structure of the array's numbers, one after the other."""
+    return (ctypes.c_char * values.nbytes).from_buffer_copy(values.tobytes())
+
+
 _SCALARS = {"d": ctypes.c_double, "f": ctypes.c_float, "i": ctypes.c_int32, "l": ctypes.c_int64}
 
 

@@ -1,0 +1,60 @@
+"""What the sections must agree on with ``[integrate]``: backend, passes, scheme."""
+
+from __future__ import annotations
+
+from flowsim.config.scaling_section import DeepNamedScheme
+from flowsim.config.sections import DeepNetworkSection, Integrate, Network
+from flowsim.deep_scaling import DEEP_SCHEMES
+from flowsim.kernels import DEEP_PASSES, PASSES
+from flowsim.steppers import LOW_STORAGE
+
+
+def backend_problems(network: Network | DeepNetworkSection, integrate: Integrate) -> list[str]:
+    """Check that the backend knows the network, and that there is a device to be named."""
+    problems, backend = [], integrate.backend
+    if backend == "cuda" and isinstance(network, DeepNetworkSection):
+        problems.append(
+            'integrate.backend = "cuda": is for two-layer networks; set backend = "cpu" or "auto"'
+        )
+    if integrate.device is not None and backend not in ("auto", "cuda"):
+        problems.append(
+            f'integrate.device = {integrate.device}: backend = "{backend}" computes on none; '
+            'remove it, or set backend = "cuda"'
+        )
+    return problems
+
+
+def passes_problems(network: Network | DeepNetworkSection, integrate: Integrate) -> list[str]:
+    """Check that the network can be passed over as it was asked for."""
+    deep = isinstance(network, DeepNetworkSection)
+    known, key = DEEP_PASSES if deep else PASSES, f'integrate.passes = "{integrate.passes}"'
+    if integrate.passes not in known:
+        kind = "deep" if deep else "two-layer"
+        return [f"{key}: not for a {kind} network; choose from {', '.join(known)}"]
+    if integrate.passes != "factored":
+        return []
+    if integrate.method in LOW_STORAGE:
+        return [f'{key}: method "{integrate.method}" needs dense rates; set passes = "dense"']
+    if integrate.momentum:
+        return [f'{key}: momentum needs dense rates; set passes = "dense"']
+    if integrate.backend not in ("auto", "cpu"):
+        return [f'{key}: is for backend = "cpu"; set passes = "dense"']
+    if isinstance(network, DeepNetworkSection) and network.hidden_layers < 2:
+        return [f'{key}: needs network.hidden_layers of at least 2; set passes = "dense"']
+    return []
+
+
+def scheme_problems(
+    network: DeepNetworkSection, scaling: DeepNamedScheme, integrate: Integrate
+) -> list[str]:
+    """Check that a scheme has the network and the time that it needs."""
+    problems, scheme = [], scaling.scheme
+    if DEEP_SCHEMES[scheme].needs_biases and not network.biases:
+        problems.append(f'scaling.scheme = "{scheme}": needs network.biases = true')
+    first, t_max = scaling.first_step, integrate.t_max
+    if first is not None and t_max is not None and t_max < first:
+        problems.append(
+            f"integrate.t_max = {t_max:g}: lies within the first step of the scheme, which is "
+            f"scaling.first_step = {first:g} long; take a later one"
+        )
+    return problems

@@ -1,0 +1,62 @@
+// Sums that belong to no kind of pass. Macros: THREADS, VECTOR, TERMS.
+
+constexpr int WARPS = THREADS / WARP;
+
+// The sum of a value of every thread, in thread 0.
+DEVICE double block_sum(double value) {
+    __shared__ double together[WARPS];
+    const double sum = warp_sum(value);
+    if (threadIdx.x % WARP == 0) together[threadIdx.x / WARP] = sum;
+    __syncthreads();
+    double total = 0.0;
+#pragma unroll
+    for (int warp = 0; warp < WARPS; ++warp) total += together[warp];
+    return total;
+}
+
+// total[i] = sum of partial[., i] (rows, width); a block for each i.
+KERNEL void __launch_bounds__(THREADS)
+    add_partials(const double* partial, int64 rows, int64 width, double* total) {
+    double sum = 0.0;
+    for (int64 row = threadIdx.x; row < rows; row += THREADS)
+        sum += partial[row * width + blockIdx.x];
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) total[blockIdx.x] = sum;
+}
+
+struct alignas(sizeof(REAL) * VECTOR) Vector {
+    REAL part[VECTOR];
+};
+
+struct Weights {
+    REAL weight[TERMS];
+};
+
+// Squares of sum_j weights_j terms_j, rows of `width` with `neurons` from one to the next. Blocks
+// with y = 0 have the output weights, the others share the rows of the input weights.
+KERNEL void __launch_bounds__(THREADS)
+    squares(const __grid_constant__ Weights p, const REAL* terms, int64 stride, int64 width,
+            int64 neurons, int rows, double* partial) {
+    double sum = 0.0;
+    const int groups = gridDim.y - 1, last = blockIdx.y == 0 ? 1 : rows;
+    for (int row = blockIdx.y; row < last; row += groups)
+        for (int64 k = (int64(blockIdx.x) * THREADS + threadIdx.x) * VECTOR; k < width;
+             k += int64(gridDim.x) * (THREADS * VECTOR)) {
+            const REAL* from = terms + row * neurons + k;
+            Vector total;
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v) total.part[v] = 0;
+#pragma unroll
+            for (int j = 0; j < TERMS; ++j) {
+                const Vector read = *reinterpret_cast<const Vector*>(from + j * stride);
+#pragma unroll
+                for (int v = 0; v < VECTOR; ++v)
+                    total.part[v] += p.weight[j] * read.part[v];
+            }
+#pragma unroll
+            for (int v = 0; v < VECTOR; ++v)
+                sum += double(total.part[v]) * double(total.part[v]);
+        }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) partial[int64(blockIdx.y) * gridDim.x + blockIdx.x] = sum;
+}
