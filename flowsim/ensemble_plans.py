@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +15,10 @@ from flowsim.config.sections import Integrate
 from flowsim.data import Dataset
 from flowsim.execution import method_options, stop_rules
 from flowsim.kernels.activations import Activation
+from flowsim.kernels.cpu import members
 from flowsim.kernels.cpu.choice import choose_way
 from flowsim.kernels.cpu.threads import usable_cores
+from flowsim.kernels.cuda.member_data import MOST_INPUTS
 from flowsim.kernels.losses import SQUARE
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.preparation import make_network, network_targets, resolve_method
@@ -51,6 +56,8 @@ class Plan:
     rules : StopRules
     series : list of SeriesPlan
         Observables, and snapshots if there are any.
+    backend : str
+        ``cpu`` or ``cuda``.
     """
 
     experiment: Experiment
@@ -60,6 +67,12 @@ class Plan:
     stepper: KernelBounded
     rules: StopRules
     series: list[SeriesPlan]
+    backend: str = "cpu"
+
+    @property
+    def device(self) -> int:
+        """Number of the GPU."""
+        return getattr(self.experiment.integrate, "device", None) or 0
 
     def network(self, experiment: Experiment) -> TwoLayerNetwork:
         """The network of a member."""
@@ -78,6 +91,39 @@ class Plan:
             threads=experiment.integrate.threads or usable_cores(),
             passes=experiment.integrate.passes,
         )
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a backend carries members out.
+
+    Attributes
+    ----------
+    run : callable
+        ``run_members`` of `flowsim.kernels.cpu.members`.
+    threads : int
+        That call it, side by side.
+    slice : int
+        Members that a call has, at most.
+    memory : int
+        Bytes of rows, snapshots and weights that are in work at a time, more or less.
+    """
+
+    run: Callable[..., Any]
+    threads: int
+    slice: int
+    memory: int
+
+
+def way_of(plan: Plan, threads: int) -> Way:
+    """Return how the members of a plan are carried out, by at most so many threads."""
+    if plan.backend == "cpu":
+        return Way(members.run_members, threads, 8, 1 << 28)
+    from flowsim.kernels.cuda import members as on_device
+
+    # One thread: what it waits for is the device, and others can be drawn meanwhile.
+    run = partial(on_device.run_members, device=plan.device)
+    return Way(run, 1, on_device.SLICE, 1 << 31)
 
 
 def plan_members(experiment: Experiment, dataset: Dataset, activation: Activation) -> Plan | None:
@@ -103,7 +149,7 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
     method = resolve_method(experiment, network, dataset)
     stepper = METHODS[method](method_options(experiment, dataset.y))
     small = n <= MOST_SAMPLES and work_of_pass(network, n, d) <= _MOST_WORK
-    plain = section.backend == "cpu" and not section.estimate_error and section.max_seconds is None
+    plain = not section.estimate_error and section.max_seconds is None
     plain = plain and section.loss in (None, SQUARE)
     simple = not record.separate and record.kernel.schedule == "none" and dataset.x_test is None
     known = activation.leak is not None and activation.name not in experiment.activations
@@ -111,7 +157,7 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
         return None
     if not isinstance(stepper, KernelBounded):
         return None
-    if _way(network, dataset, section) != "piecewise":
+    if not _has_code(network, dataset, section):
         return None
     flow = TwoLayerFlow(network, dataset.x, network_targets(dataset.y), dtype=section.dtype)
     series = plan_series(record, flow, {}, False)
@@ -120,14 +166,19 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
     rules = stop_rules(experiment)
     if any(moments_of(plan.schedule, rules.t_max) is None for plan in series):
         return None
-    return Plan(experiment, dataset, activation, method, stepper, rules, series)
+    return Plan(experiment, dataset, activation, method, stepper, rules, series, section.backend)
 
 
-def _way(network: TwoLayerNetwork, dataset: Dataset, section: Integrate) -> str:
-    """How the CPU would pass over the neurons."""
-    if section.passes != "auto":
-        return section.passes
-    return choose_way(network.field_on(dataset.x), network.neurons, np.dtype(section.dtype))
+def _has_code(network: TwoLayerNetwork, dataset: Dataset, section: Integrate) -> bool:
+    """Whether the backend passes over the neurons as its members do."""
+    if section.backend == "cuda":
+        return dataset.x.shape[1] <= MOST_INPUTS
+    if section.backend != "cpu":
+        return False
+    way = section.passes
+    if way == "auto":
+        way = choose_way(network.field_on(dataset.x), network.neurons, np.dtype(section.dtype))
+    return way == "piecewise"
 
 
 def work_of_pass(network: TwoLayerNetwork, n: int, d: int) -> float:

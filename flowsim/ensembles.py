@@ -2,7 +2,8 @@
 
 A run that is small enough, has a kernel-bounded method and asks for nothing but rows and
 snapshots does not need Python between its steps: `flowsim.kernels.cpu.members` carries it out
-from its initial values to its end, to the same bits as the ordinary driver would. Lists given to
+from its initial values to its end, to the same bits as the ordinary driver would, and
+`flowsim.kernels.cuda.members` does the same on a GPU, to rounding. Lists given to
 `flowsim.simulate` and the units of a sweep come here by themselves; what does not qualify, or
 turns out to be long, goes the ordinary way.
 """
@@ -18,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from flowsim.config import Experiment
-from flowsim.ensemble_plans import Plan, moments_of, work_of_pass
+from flowsim.ensemble_plans import Plan, Way, moments_of, way_of, work_of_pass
 from flowsim.execution import Job
 from flowsim.file_groups import attributes, data_group, final_group
-from flowsim.kernels.cpu import member_data, members
+from flowsim.kernels.cpu import member_data
 from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
 from flowsim.preparation import network_targets
 from flowsim.recording.contents import RunContents
@@ -47,12 +48,6 @@ _PATIENCE = 1e10
 
 _WORK_BESIDE = 4e3
 """What a pass costs besides its neurons, in multiply-adds."""
-
-_MEMORY = 1 << 28
-"""Bytes of rows, snapshots and weights that are in work at a time, more or less."""
-
-_SLICE = 8
-"""Members that a thread takes at a time."""
 
 
 @dataclass
@@ -88,6 +83,7 @@ class Finished:
             "status": ENDINGS[reason.partition(":")[0]],
             "stop_reason": reason,
             **attributes(experiment, flow, plan.method),
+            "backend": plan.backend,
             "fingerprint": Job(experiment, plan.dataset, flow.network, plan.method).fingerprint(),
         }
         groups = {series.group: self._series(member, series) for series in plan.series}
@@ -184,15 +180,15 @@ def run_members(
     state_bytes = plan.network(experiments[0]).state_bytes(
         plan.dataset.n_inputs, plan.experiment.integrate.dtype
     )
-    lists = _moment_lists(plan)
+    lists, way = _moment_lists(plan), way_of(plan, threads)
+    rows, snapshots = _rooms(plan, lists)
     columns = member_data.FIXED_COLUMNS + len(plan.dataset.x)
-    each = state_bytes * (1 + len(lists[1]) + 3) + 8 * columns * (len(lists[0]) + 3)
-    batch = max(1, int(_MEMORY / each))
+    batch = max(1, int(way.memory / (state_bytes * (1 + snapshots) + 8 * columns * rows)))
     finished = []
     with interruption.listening():
         for first in range(0, len(experiments), batch):
             some = list(experiments[first : first + batch])
-            finished.append(_run_batch(plan, some, lists, threads, interruption))
+            finished.append(_run_batch(plan, some, lists, way, interruption))
     return finished
 
 
@@ -204,11 +200,18 @@ def _moment_lists(plan: Plan) -> tuple[np.ndarray, np.ndarray]:
     return rows, snapshots
 
 
+def _rooms(plan: Plan, lists: tuple[np.ndarray, np.ndarray]) -> tuple[int, int]:
+    """Rows and snapshots that a member has room for."""
+    # The first row and the last, and one more for good measure.
+    rows, snapshots = (len(moments) + 3 for moments in lists)
+    return rows, snapshots if any(series.group == "snapshots" for series in plan.series) else 0
+
+
 def _run_batch(
     plan: Plan,
     experiments: list[Experiment],
     lists: tuple[np.ndarray, np.ndarray],
-    threads: int,
+    way: Way,
     interruption: Interruption,
 ) -> Finished:
     networks, scales = _networks(plan, experiments)
@@ -231,7 +234,7 @@ def _run_batch(
         for member in range(first, last):
             results.theta[member] = networks[member].initial_values(n_inputs)
 
-    _share_out(len(experiments), threads, stop, draw, arguments, interruption)
+    _share_out(len(experiments), way, stop, draw, arguments, interruption)
     ending = results.counters[:, member_data.ENDING]
     return Finished(plan, experiments, results, (ending != 0) & (ending < member_data.UNFIT))
 
@@ -257,21 +260,21 @@ def _networks(
 
 def _share_out(
     count: int,
-    threads: int,
+    way: Way,
     stop: np.ndarray,
     draw: Callable[[int, int], None],
     arguments: tuple,
     interruption: Interruption,
 ) -> None:
     """Hand the members out to threads; this one draws initial values and hears signals."""
-    with ThreadPoolExecutor(threads, thread_name_prefix="flowsim-member") as pool:
-        size = max(1, min(_SLICE, -(-count // threads)))
+    with ThreadPoolExecutor(way.threads, thread_name_prefix="flowsim-member") as pool:
+        size = max(1, min(way.slice, -(-count // way.threads)))
         waiting: set[Future[None]] = set()
         try:
             for first in range(0, count, size):
                 last = min(first + size, count)
                 draw(first, last)
-                waiting.add(pool.submit(members.run_members, first, last, *arguments))
+                waiting.add(pool.submit(way.run, first, last, *arguments))
                 if interruption.name:
                     break
             while waiting:
@@ -291,10 +294,7 @@ def _room(
     n, d = plan.dataset.x.shape
     dtype = np.dtype(plan.experiment.integrate.dtype)
     count, neurons = len(networks), networks[0].neurons
-    # The first row and the last, and one more for good measure.
-    rows, snapshots = (len(moments) + 3 for moments in lists)
-    if not any(series.group == "snapshots" for series in plan.series):
-        snapshots = 3
+    rows, snapshots = _rooms(plan, lists)
     return member_data.Results(
         theta=np.empty((count, 1 + d, neurons), dtype),
         residual=np.empty((count, n)),

@@ -33,7 +33,10 @@ def record(
     member, problem, scale, initial, theta, residual, moment, step, counters, in_rows, in_snapshots,
     work, results,
 ):  # fmt: skip
-    """Add a row, a snapshot or both at one moment; False if there is no room."""
+    """Add a row, a snapshot or both at one moment; False if there is no room.
+
+    Members with no room for any snapshot have no such series.
+    """
     change, norm = np.empty(3), np.empty(3)
     changes(initial, theta, problem.width, work, change, norm)
     for layer in range(3):
@@ -62,7 +65,7 @@ def record(
         for i in range(residual.shape[0]):
             row[FIXED_COLUMNS + i] = residual[i]
         counters[N_ROWS] += 1
-    if in_snapshots:
+    if in_snapshots and results.snapshots.shape[1] > 0:
         at = counters[N_SNAPSHOTS]
         if at >= results.snapshots.shape[1]:
             return False
