@@ -149,6 +149,8 @@ class FlowKernels(Protocol):
     """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
     begins_errors: bool
     """Whether `advance` takes ``other``, and there is an `end_error`."""
+    most_retraced: int
+    """Slopes that `retrace` makes again in less time than it takes to read them; 0 for none."""
 
     def array(self, values: np.ndarray) -> Array:
         """Copy a state to the backend in its dtype."""
@@ -240,6 +242,32 @@ class FlowKernels(Protocol):
         Writes d theta / d time into ``slope``; the error is begun + step weight slope, and what is
         returned has one row less: f (n,), and squares (2, layers) of the error and of ``theta``.
         """
+
+    def retrace(
+        self,
+        base: Array,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        step: float,
+        out: Array | None,
+    ) -> np.ndarray:
+        """Make all slopes of a step again from the state it began at, and combine, in one pass.
+
+        The state after slope j is base + step sum_(l <= j) rows[j, l] slopes[l], and slopes[j] the
+        velocity at the state before it for ``residuals[j]``, the first at ``base``; no slope is
+        read or kept. The last of these states goes to ``out``, if given. For the k residuals
+        (k, n) and rows (k, k). Returns f (n,) there.
+        """
+
+    def retrace_errors(
+        self,
+        base: Array,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`rate_and_errors` of a step that was retraced: rows (k - 1, k - 1), weights (e, k)."""
 
     def advance_registers(
         self,

@@ -32,6 +32,7 @@ class ReferenceSteps(ABC):
     shape: tuple[int, int]
     whole: int
     begins_errors = True
+    most_retraced = 0
 
     @abstractmethod
     def outputs(self, theta: np.ndarray) -> np.ndarray:
@@ -135,6 +136,40 @@ class ReferenceSteps(ABC):
         f = self.combine(theta, parts, -weights, 1.0, None)
         squares = self.squared_combination(parts, weights)
         return f, np.array([squares, self.squared_norms(theta, None, self.whole)])
+
+    def _retraced(
+        self, base: np.ndarray, residuals: np.ndarray, rows: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """All slopes, and the state that the last of them is the velocity at."""
+        slopes, theta = self.empty(len(residuals)), base
+        for j, residual in enumerate(residuals):
+            self.rate(theta, residual, slopes[j])
+            if j + 1 < len(residuals):
+                theta = np.empty_like(base)
+                self.combine(base, slopes, rows[j, : j + 1], step, theta)
+        return slopes, theta
+
+    def retrace(
+        self,
+        base: np.ndarray,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        step: float,
+        out: np.ndarray | None,
+    ) -> np.ndarray:
+        slopes, _ = self._retraced(base, residuals, rows, step)
+        return self.combine(base, slopes, rows[-1], step, out)
+
+    def retrace_errors(
+        self,
+        base: np.ndarray,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        slopes, theta = self._retraced(base, residuals, rows, step)
+        return self.rate_and_errors(theta, residuals[-1], slopes, weights, step)
 
     def advance_registers(
         self,

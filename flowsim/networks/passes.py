@@ -31,7 +31,7 @@ class FlowPasses(Risk):
         Residuals with gradient, and sweeps over the neurons, so far.
     n_grams : int
         Tangent kernels so far: passes too, and n^2 work besides.
-    turns, begins_errors : bool
+    turns, begins_errors, most_retraced
         See `flowsim.kernels.interface.FlowKernels`.
     """
 
@@ -46,6 +46,7 @@ class FlowPasses(Risk):
         self.kernels = kernels
         self.turns = kernels.turns
         self.begins_errors = kernels.begins_errors
+        self.most_retraced = kernels.most_retraced
         self.n_rhs = 0
         self.n_passes = 0
         self.n_grams = 0
@@ -163,6 +164,36 @@ class FlowPasses(Risk):
         self.n_passes += 1
         gradient = self.gradient(residual)
         f, squares = self.kernels.end_error(theta, gradient, slope, weight, step, begun)
+        return f - self.y, np.sqrt(squares[:, self._order])
+
+    def retrace(
+        self,
+        base: Array,
+        gradients: np.ndarray,
+        rows: np.ndarray,
+        step: float,
+        out: Array | None,
+    ) -> np.ndarray:
+        """All slopes of a step made again for n dR/df = ``gradients`` (k, n): one pass.
+
+        See `flowsim.kernels.interface.FlowKernels.retrace`. Returns e (n,) at the last state.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        return self.kernels.retrace(base, gradients, rows, step, out) - self.y
+
+    def retrace_errors(
+        self,
+        base: Array,
+        gradients: np.ndarray,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `rate_and_errors` returns, of a step that was retraced. One pass."""
+        self.n_rhs += 1
+        self.n_passes += 1
+        f, squares = self.kernels.retrace_errors(base, gradients, rows, weights, step)
         return f - self.y, np.sqrt(squares[:, self._order])
 
     def advance_registers(

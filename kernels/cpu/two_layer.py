@@ -55,6 +55,7 @@ class CpuKernels:
         self._made = threads, passes
         self.turns = self.passes.turns
         self.begins_errors = self.passes.begins_errors
+        self.most_retraced = 0
         self._inner = field.x @ field.x.T
 
     def array(self, values: np.ndarray) -> np.ndarray:
