@@ -26,9 +26,10 @@ def block_of(length: int) -> int:
     """Rows or columns in a block of a matrix with so many. Part of the results.
 
     BLAS puts both factors in order anew for every block: the larger the better, as long as there
-    is one for every thread.
+    is one for every thread, and all take equally long.
     """
-    return min(max(_LEAST, -(-length // 256) * 64), _MOST)
+    most = min(max(_LEAST, -(-length // 256) * 64), _MOST)
+    return -(-length // (-(-length // most) * 8)) * 8
 
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
