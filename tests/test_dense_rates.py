@@ -39,5 +39,6 @@ def test_rates_and_combinations_in_one_pass_are_those_of_several(rows, columns, 
     stack = np.concatenate([slopes, alone[None]])
     wanted = flat.sum_of_combined_squares(stack, weights, begin, place.stop, 1, base, out)
     assert square == pytest.approx(wanted, rel=1e-13)
-    rounding = np.finfo(dtype).eps * (8 + np.max(np.abs(weights)) * np.max(np.abs(stack)))
+    # That of as many products and sums, in whatever order.
+    rounding = np.finfo(dtype).eps * len(weights) * np.sum(np.abs(weights)) * np.max(np.abs(stack))
     np.testing.assert_allclose(error.out[place], out[place], rtol=0.0, atol=rounding)
