@@ -49,6 +49,9 @@ def _tile_shape() -> tuple[int, int]:
 
 TILE_ROWS, PANEL_VECTORS = _tile_shape()
 
+_AHEAD = 4
+"""Tiles of a row between the one that is added and the one that is asked for."""
+
 ODD = 6364136223846793005
 """Multiplier that mixes bits: its multiples differ in all of theirs."""
 
@@ -179,7 +182,7 @@ def add_tile(typingctx, matrix, row, column, sums, out, row_out, squares):
     """Write matrix + sums into ``out``, from ``row_out`` on, and add up its squares.
 
     The tile is at (row, column) of the matrix and at (row_out, column) of ``out``; ``squares``
-    (columns / 8, 8) has a float64 for each of its columns. What the matrix has two tiles
+    (columns / 8, 8) has a float64 for each of its columns. What the matrix has some tiles
     further on is asked for.
     """
 
@@ -204,7 +207,7 @@ def add_tile(typingctx, matrix, row, column, sums, out, row_out, squares):
             )
             for v in range(PANEL_VECTORS):
                 place = INDEX(v * vector.count)
-                ahead = INDEX((2 * PANEL_VECTORS + v) * vector.count)
+                ahead = INDEX((_AHEAD * PANEL_VECTORS + v) * vector.count)
                 prefetch(builder, builder.gep(source, [ahead]), True)
                 old = load_vector(builder, builder.gep(source, [place]), vector, itemsize)
                 new = builder.fadd(old, values[r * PANEL_VECTORS + v])
