@@ -54,10 +54,10 @@ class Row:
     remark: str
 
 
-def ours(problem: Problem, method: str, rtol: float) -> Row:
+def ours(problem: Problem, method: str, rtol: float, limit: float = LIMIT) -> Row:
     """A method of flowsim."""
     started = time.perf_counter()
-    flow, outcome, residuals = run(problem, method, LIMIT, rtol=rtol, atol=1e-3 * rtol)
+    flow, outcome, residuals = run(problem, method, limit, rtol=rtol, atol=1e-3 * rtol)
     seconds = time.perf_counter() - started
     finished = outcome.stop_reason.startswith("t_max")
     counters = outcome.counters

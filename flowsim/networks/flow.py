@@ -104,6 +104,10 @@ class NetworkFlow(Risk, ABC):
 
     # What steppers use: states and slopes are opaque to them.
 
+    def rounding(self, residual: np.ndarray) -> float:
+        """One rounding error of the outputs at e = ``residual``, root mean square."""
+        return float(np.finfo(self.dtype).eps * np.sqrt(np.mean((residual + self.y) ** 2)))
+
     def empty(self, n: int | None = None) -> Array:
         """One state, or a stack of ``n``, uninitialised."""
         return self.kernels.empty(n)

@@ -68,11 +68,16 @@ class ErrorControlled(Stepper):
         self._controller = PIDController(self.tableau.error_order, **errors)
         self.step, self._sizes = memory["step"], memory["sizes"]
 
-    def _scaled_norm(self, layers: np.ndarray, residual: np.ndarray) -> float:
-        """The larger of the layers' and the residual's error, in units of the tolerance."""
+    def _scaled_norm(
+        self, layers: np.ndarray, residual: np.ndarray, rounding: float = 0.0
+    ) -> float:
+        """The larger of the layers' and the residual's error, in units of the tolerance.
+
+        ``rounding`` is how much of the residual's is none.
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.where(layers == 0.0, 0.0, layers / (self.rtol * self._sizes))
-        scale = self.rtol * self._residual_size + self.atol
+        scale = self.rtol * self._residual_size + self.atol + rounding
         own = root_mean_square(residual) / scale if scale > 0.0 else 0.0
         return float(max(np.max(relative), own))
 

@@ -71,7 +71,8 @@ def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Steppe
 
 
 def _filtered(method: type[ImplicitEuler] | type[Exponential], options: MethodOptions) -> Stepper:
-    return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
+    bounds = options.step_fraction, options.max_relative_change
+    return method.from_rtol(options.rtol, *bounds, options.atol)
 
 
 def _descent(options: MethodOptions) -> Stepper:

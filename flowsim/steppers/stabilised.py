@@ -57,6 +57,9 @@ class Stabilised(ErrorControlled):
     """Of the passes, what bounds may cost besides: with many stages a step they are made sooner."""
     MOST_STAGES = 1000
     """In one step, during which nobody can stop the run or sees where it is."""
+    ROUNDINGS = 10.0
+    """Of e that its estimated error makes h lambda_max times as large, which no shorter step
+    mends: the estimate has h times the rates at both ends."""
 
     def __init__(self, rtol: float, atol: float, first: float | None = None) -> None:
         # All numbers of stages have the same orders, which is what the control asks for.
@@ -195,7 +198,8 @@ class Stabilised(ErrorControlled):
         weights = np.array([[rate, change / step, rate]])
         others, norms = flow.rate_and_errors(self._new, residual, self._slopes, weights, step)
         self._new_sizes = norms[1]
-        return self._scaled_norm(norms[0], residual - others[0])
+        rounding = self.ROUNDINGS * step * self._rate * flow.rounding(residual)
+        return self._scaled_norm(norms[0], residual - others[0], rounding)
 
     def _layer_sizes(self, flow: Flow, point: Point) -> np.ndarray:
         return self._new_sizes  # came with the error
