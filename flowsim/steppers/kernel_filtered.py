@@ -51,6 +51,13 @@ class KernelFiltered(Stepper):
     atol : float
         What every distance may be besides; residuals below it may also rise: they are rounding.
 
+    Attributes
+    ----------
+    first : float
+        Step to begin with, if it is longer than kernel-bounded Euler's.
+    kernel : Kernel
+        The last K.
+
     See Also
     --------
     from_rtol : the values that an accuracy asks for.
@@ -73,6 +80,8 @@ class KernelFiltered(Stepper):
     AT_REST = 2.0**-20
     """Share of an explicit step that raises the loss only at a stationary point: on a smooth
     stretch every step below the stability bound lowers it."""
+
+    first = 0.0
 
     def __init__(
         self,
@@ -131,9 +140,9 @@ class KernelFiltered(Stepper):
     def start(self, flow: Flow, point: Point) -> None:
         self._allocate(flow)
         self._controller = PIDController(self.order + 1)
-        self._life, self._shrink, self.step = 2.0, 1.0, 0.0
+        self._life, self._shrink, self.step = 2.0, 1.0, self.first
         self._losses = np.array([point.loss])
-        self._kernel: Kernel = flow.tangent_kernel(point.theta)
+        self.kernel: Kernel = flow.tangent_kernel(point.theta)
         self._sizes, self._age = flow.layer_norms(point.theta), 0
 
     def _allocate(self, flow: Flow) -> None:
@@ -149,7 +158,7 @@ class KernelFiltered(Stepper):
             "life": self._life,
             "losses": self._losses,
             "sizes": self._sizes,
-            "grams": self._kernel.grams,
+            "grams": self.kernel.grams,
             **self._controller.memory(),
         }
 
@@ -159,12 +168,12 @@ class KernelFiltered(Stepper):
         self.step, self._shrink = rest.pop("step"), rest.pop("shrink")
         self._age, self._life = rest.pop("age"), rest.pop("life")
         self._sizes, self._losses = rest.pop("sizes"), rest.pop("losses")
-        self._kernel = flow.make_kernel(rest.pop("grams"))
+        self.kernel = flow.make_kernel(rest.pop("grams"))
         self._controller = PIDController(self.order + 1, **rest)
 
     def _relative(self, push: np.ndarray) -> float:
         """Largest |M Phi g/n| / |theta_l| of a layer l; one that is zero has no bound."""
-        layers = self._kernel.layer_speeds(push)
+        layers = self.kernel.layer_speeds(push)
         moving = self._sizes > 0.0
         return float(np.max(layers[moving] / self._sizes[moving], initial=0.0))
 
@@ -198,7 +207,7 @@ class KernelFiltered(Stepper):
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         gradient = flow.gradient(point.residual)
         try:
-            solver = self._solver or self._solver_of(flow, point, self._kernel)
+            solver = self._solver or self._solver_of(flow, point, self.kernel)
             shortest = self._shrink * self._explicit_step(solver, gradient)
             if not np.isfinite(shortest):
                 # Nothing moves (all rates are zero): any step is exact.
@@ -252,7 +261,7 @@ class KernelFiltered(Stepper):
         """Take K at theta, if it is finite."""
         kernel = flow.tangent_kernel(theta)
         solver = self._solver_of(flow, point, kernel)
-        self._kernel, self._sizes = kernel, flow.layer_norms(point.theta)
+        self.kernel, self._sizes = kernel, flow.layer_norms(point.theta)
         self._life = min(self.LONGER * self._life, self.MAX_LIFE)
         self._age = 0
         return solver
