@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from flowsim.kernels.cpu.threads import one_blas_thread
 from flowsim.networks.flow import NetworkFlow
 from flowsim.steppers.base import Attempt, Point
 from flowsim.steppers.driver import Counters, Observer, Outcome, integrate
@@ -77,7 +78,9 @@ def run(
         steady_slope=0.0,  # at the end of a long tail nothing moves
     )
     marks = Marks(flow, problem.times)
-    return flow, integrate(flow, stepper, rules, marks), marks.residuals
+    with one_blas_thread():  # as in `flowsim.simulate`
+        outcome = integrate(flow, stepper, rules, marks)
+    return flow, outcome, marks.residuals
 
 
 def difference(residuals: Sequence[np.ndarray], others: Sequence[np.ndarray], problem: Problem):

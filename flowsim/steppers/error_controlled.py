@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from flowsim.kernels.cpu.samples import all_finite, half_mean_square
 from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
 from flowsim.steppers.controller import PIDController
 
@@ -84,7 +86,7 @@ class ErrorControlled(Stepper):
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         step = min(self.step, limit)
         residual = self._take(flow, point, step)
-        if np.isfinite(residual).all():
+        if all_finite(residual.reshape(-1)):
             old = self._residual_size
             self._residual_size = max(old, flow.residual_size(residual))
             error = self._error(flow, point, residual, step)
@@ -144,4 +146,4 @@ class ErrorControlled(Stepper):
 
 def root_mean_square(residual: np.ndarray) -> float:
     """Of all samples and outputs."""
-    return float(np.sqrt(np.mean(residual**2)))
+    return math.sqrt(2.0 * half_mean_square(residual.reshape(-1)))

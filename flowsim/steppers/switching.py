@@ -64,8 +64,6 @@ class Switching(Stepper):
     """The same of stiff methods: they begin with the pair's step, and need some to find theirs."""
     ENTER = 0.6
     """Share of the pair's interval of stability from which a step counts as held by it."""
-    LEAVE = 2.0
-    """Times that interval below which a stiff method's step is not worth what it costs."""
     PATIENCE, MOST_PATIENCE = 2, 16
     """Looks in a row that it takes to leave the pair for the first time, and at the most."""
     GAIN = 1.3
@@ -199,7 +197,7 @@ class Switching(Stepper):
             if self._streak < self._patience:
                 return PAIR
             return STABILISED if flow.dense_rates else IMPLICIT
-        if not reach > self.LEAVE:
+        if not self._worth_it(point, reach, self._place):
             self._patience = min(2 * self._patience, self.MOST_PATIENCE)
             return PAIR
         return self._cheaper(flow, point, reach * self._interval, self._place)
@@ -209,9 +207,23 @@ class Switching(Stepper):
         if reach > self.SHORTEST and not liveliness > self.LIVELY:
             return EXPONENTIAL
         self._caution = min(2 * self._caution, self.MOST_PATIENCE)
-        if not reach > self.LEAVE:
+        place = STABILISED if flow.dense_rates else IMPLICIT
+        if not self._worth_it(point, reach, place):
             return PAIR
         return self._cheaper(flow, point, reach * self._interval, IMPLICIT)
+
+    def _passes(self, point: Point, place: int, extent: float) -> float:
+        """Passes of a step of so many h lambda_max by a stiff method."""
+        if place == STABILISED:
+            return 1.0 + stages_for(Stabilised.SAFETY * extent)
+        return PASSES + passes_for_kernel(point.residual.size)
+
+    def _worth_it(self, point: Point, reach: float, place: int) -> bool:
+        """Whether a stiff method's step costs less than the pair's over the same time.
+
+        The pair's are as long as is stable.
+        """
+        return self._passes(point, place, reach * self._interval) < self._passes_a_step * reach
 
     def _cheaper(self, flow: Flow, point: Point, extent: float, place: int) -> int:
         """Which of the stiff methods takes a step of so many h lambda_max in fewer passes.
@@ -220,9 +232,8 @@ class Switching(Stepper):
         """
         if not flow.dense_rates:
             return IMPLICIT
-        stabilised = float(stages_for(Stabilised.SAFETY * extent))
-        implicit = (PASSES + passes_for_kernel(point.residual.size)) / self._longer
-        costs = {STABILISED: stabilised, IMPLICIT: implicit}
+        costs = {one: self._passes(point, one, extent) for one in (STABILISED, IMPLICIT)}
+        costs[IMPLICIT] /= self._longer
         other = STABILISED + IMPLICIT - place
         return other if self.GAIN * costs[other] < costs[place] else place
 
