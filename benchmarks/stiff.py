@@ -17,7 +17,6 @@ import numpy as np
 
 from flowsim.steppers.methods import METHODS
 
-from . import stiff_costs
 from .common import Table, number, report, version
 from .peers import stiff as peers
 from .problems import PROBLEMS, Problem
@@ -208,7 +207,6 @@ def main(quick: bool = False) -> None:
     problems = [PROBLEMS[name] for name in (("stiff",) if quick else ON)]
     rows = [row for problem in problems for row in measure(problem, quick)]
     tables = [table(rows, problem) for problem in problems for table in (details, ratios)]
-    tables += stiff_costs.tables(quick)
     packages = ("extensisq", "diffrax", "jax")
     report("stiff", tables, [asdict(row) for row in rows], quick, packages)
     if not quick:
