@@ -6,6 +6,7 @@ kernels that pass over it, and the names of its layers.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 from itertools import pairwise
@@ -13,6 +14,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from flowsim.kernels.cpu.samples import half_mean_square
 from flowsim.kernels.interface import Array, FlowKernels
 from flowsim.kernels.losses import SQUARE
 from flowsim.networks.layer_measures import effective_ranks, mean_cosines
@@ -90,6 +92,7 @@ class NetworkFlow(Risk, ABC):
         self.backend, self.dtype, self.threads, self.passes = (
             backend, np.dtype(dtype), threads, passes
         )  # fmt: skip
+        self._unit = float(np.finfo(self.dtype).eps)
         self.dense_rates = passes != "factored"
         self.n_rhs = 0
         self.n_passes = 0
@@ -106,7 +109,8 @@ class NetworkFlow(Risk, ABC):
 
     def rounding(self, residual: np.ndarray) -> float:
         """One rounding error of the outputs at e = ``residual``, root mean square."""
-        return float(np.finfo(self.dtype).eps * np.sqrt(np.mean((residual + self.y) ** 2)))
+        outputs = (residual + self.y).reshape(-1)
+        return self._unit * math.sqrt(2.0 * half_mean_square(outputs))
 
     def empty(self, n: int | None = None) -> Array:
         """One state, or a stack of ``n``, uninitialised."""

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flowsim.kernels.cpu.samples import largest_size
 from flowsim.steppers.base import Attempt, Flow, Point, State
 from flowsim.steppers.controller import first_step
 from flowsim.steppers.error_controlled import ErrorControlled
@@ -181,7 +182,7 @@ class Stabilised(ErrorControlled):
             here, there = there, here
         residual = flow.combine(base, slopes, tableau.beta[:1], step, here)
         before, stage = base, 1
-        while np.max(np.abs(residual)) < EXPLODED and stage < tableau.stages:
+        while largest_size(residual.reshape(-1)) < EXPLODED and stage < tableau.stages:
             stage += 1
             residual = flow.advance_recurrence(
                 here, residual, before, base, slopes[0], tableau.factors(stage, step), there
@@ -189,7 +190,7 @@ class Stabilised(ErrorControlled):
             before, here, there = here, there, here
         self._passes += stage
         self._used: StabilisedTableau = tableau
-        finite = np.max(np.abs(residual)) < EXPLODED
+        finite = largest_size(residual.reshape(-1)) < EXPLODED
         return residual if finite else np.full_like(residual, np.inf)
 
     def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:

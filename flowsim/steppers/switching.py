@@ -70,7 +70,7 @@ class Switching(Stepper):
     """How much cheaper a step of the other stiff method has to be for a change."""
     LAZY, LIVELY = 0.15, 0.3
     """Relative change of K while e falls by a factor of Euler's number, below which the exponential
-    method is taken up, and above which it gives the run back."""
+    method is taken up, and above which it gives the run back; less where rtol is below 1e-3."""
     SHORTEST = 0.3
     """Times the pair's interval below which its step is not worth what it costs."""
     FEW_PASSES = 2.0
@@ -84,6 +84,8 @@ class Switching(Stepper):
         self._passes_a_step = made[0].tableau.stages
         # Steps of order p are as long as the (p + 1)th root of the tolerance.
         self._longer = LONGER_AT_1E3 * (made[0].rtol / 1e-3) ** (1 / 4 - 1 / 3)
+        # Those of the exponential method are as long as its cap, the root of the tolerance.
+        self._shorter = min(1.0, made[0].rtol / 1e-3) ** (1 / 2 - 1 / 3)
         self.states = max(one.states for one in made)
 
     def refined(self) -> Stepper:
@@ -165,7 +167,7 @@ class Switching(Stepper):
         if self._place == EXPONENTIAL:
             after = self._after_lazy(flow, point, reach, liveliness)
         else:
-            self._calm = self._calm + 1 if liveliness < self.LAZY else 0
+            self._calm = self._calm + 1 if liveliness < self._shorter * self.LAZY else 0
             lazy = self._calm >= self._caution
             after = EXPONENTIAL if lazy else self._next(flow, point, reach)
         if after == self._place:
@@ -204,7 +206,7 @@ class Switching(Stepper):
 
     def _after_lazy(self, flow: Flow, point: Point, reach: float, liveliness: float) -> int:
         """Which method follows on the exponential one."""
-        if reach > self.SHORTEST and not liveliness > self.LIVELY:
+        if reach > self.SHORTEST and not liveliness > self._shorter * self.LIVELY:
             return EXPONENTIAL
         self._caution = min(2 * self._caution, self.MOST_PATIENCE)
         place = STABILISED if flow.dense_rates else IMPLICIT
