@@ -27,7 +27,7 @@ SINGLE = (
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 """Of ``auto``; of single methods one more on either side."""
 COARSER, FINER = 1e-1, 1e-6
-LIMIT = 20.0
+LIMIT = 10.0
 """Seconds after which a method is stopped: it is not the best one then."""
 SHORT = 2.0
 """Seconds up to which a run is timed three times, for the least."""
