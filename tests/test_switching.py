@@ -76,8 +76,11 @@ def test_it_costs_less_than_the_pair_and_is_as_accurate():
 def test_a_flow_that_is_not_stiff_stays_with_the_pair():
     run, alone = simulate(end=3.0), simulate("tsit54", end=3.0)
     assert not run.observables["method"].any()
-    for name in ("loss", "dt", "n_rhs", "relative_change"):
+    for name in ("loss", "dt", "relative_change"):
         np.testing.assert_array_equal(run.observables[name], alone.observables[name])
+    # A step that is tried and K at its ends, and a look.
+    counts = [one.observables["n_passes"][-1] for one in (run, alone)]
+    assert counts[0] <= counts[1] + 4 + run.final["n_steps"] // Switching.LOOK
     for name in ("method", "steps_of_method", "stiffness"):
         assert name not in alone.observables
     assert "methods" not in alone.attributes
@@ -101,7 +104,7 @@ def test_factored_rates_leave_no_place_for_stages():
         assert (counts[2] > 0 == counts[1]) if passes == "factored" else counts[1] > 0
 
 
-@pytest.mark.parametrize(("gamma", "steps"), [(1.0, 7), (1.0, 60), (1.0, 97), (0.5, 5), (0.5, 122)])
+@pytest.mark.parametrize(("gamma", "steps"), [(1.0, 7), (1.0, 60), (1.0, 97), (0.5, 8), (0.5, 141)])
 def test_a_run_goes_on_to_the_same_bits_on_either_side_of_a_change(tmp_path, gamma, steps):
     scaling = {"gamma": gamma, "gamma_prime": 0.0}
     whole = simulate(scaling=scaling)
@@ -155,7 +158,7 @@ LAZY = {"network": {"width": 2000}, "scaling": {"gamma": 0.5, "gamma_prime": 0.0
 def test_a_lazy_flow_is_left_to_the_exponential_method():
     run, explicit = (simulate(m, end=100.0, **LAZY) for m in ("switching", "tsit54"))
     counts, passes = run.observables["steps_of_method"][-1], run.observables["n_passes"][-1]
-    assert counts[3] > 5 * counts[0] and counts[1] == counts[2] == 0
+    assert counts[3] > 10 and np.all(counts[:3] == 0)
     assert 10 * passes < explicit.observables["n_passes"][-1]
     exact = simulate("tsit54", end=100.0, integrate={"rtol": 1e-8}, **LAZY)
     error = np.linalg.norm(run.final["residual"] - exact.final["residual"])
@@ -194,7 +197,7 @@ def test_where_the_kernel_is_constant_any_method_gives_way(place):
 
 @pytest.mark.parametrize(
     ("reach", "liveliness", "after"),
-    [(0.2, 0.0, 0), (0.5, 1.0, 0), (6.0, 1.0, 1), (1e3, 1.0, 2), (1e3, np.nan, 3)],
+    [(0.1, 0.0, 0), (0.5, 1.0, 0), (6.0, 1.0, 1), (1e3, 1.0, 2), (1e3, np.nan, 3)],
 )
 def test_where_it_has_begun_to_change_the_others_follow(reach, liveliness, after):
     look, stepper = look_of(3, reach, liveliness)

@@ -9,8 +9,8 @@ as it is not worth it any more. After every return it takes more looks to leave 
 that a flow on the border does not go to and fro for ever.
 
 Where K hardly changes while e falls, in the lazy limit and at the end of every run, an exponential
-step costs two passes and K however long it is, and that method takes over from any of the others.
-It gives the run back when K has begun to change.
+step costs two passes and K however long it is, and that method takes over from any of the others,
+or begins. It gives the run back when K has begun to change.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from flowsim.steppers.base import Attempt, Flow, Kernel, Point, Stepper
+from flowsim.steppers.kernel_filtered import KernelFiltered
 from flowsim.steppers.rates import bound_of_rates, kernel_for, passes_for_bound, passes_for_kernel
 from flowsim.steppers.stabilised import Stabilised
 from flowsim.steppers.tableau import ButcherTableau
@@ -71,10 +72,13 @@ class Switching(Stepper):
     LAZY, LIVELY = 0.15, 0.3
     """Relative change of K while e falls by a factor of Euler's number, below which the exponential
     method is taken up, and above which it gives the run back; less where rtol is below 1e-3."""
-    SHORTEST = 0.3
+    AT_ONCE = 0.05
+    """Share of that below which it begins: along a first step, in which the fastest part of e
+    falls, any flow is lazier than later on."""
+    SHORTEST = 0.2
     """Times the pair's interval below which its step is not worth what it costs."""
     FEW_PASSES = 2.0
-    """That K may cost to be made at the start, too."""
+    """That K may cost for a run to begin with a look at how it changes."""
 
     def __init__(self, methods: Mapping[str, Callable[[], Any]]) -> None:
         self._makers, self._names = methods, tuple(methods)
@@ -105,11 +109,23 @@ class Switching(Stepper):
         self._calm, self._caution = 0, 1
         self._stiffness = math.nan
         self._seen: tuple[np.ndarray, float] | None = None
-        if passes_for_kernel(point.residual.size) <= self.FEW_PASSES:
-            # A first look is worth having early: lazy runs begin lazily.
-            self._seen = flow.tangent_kernel(point.theta).matrix, point.loss
-            self._age = self.LOOK - 2
+        if passes_for_kernel(point.residual.size) <= self.FEW_PASSES and self._begins_lazily(
+            flow, point
+        ):
+            self._take_up(EXPONENTIAL)
         self._present.start(flow, point)
+
+    def _begins_lazily(self, flow: Flow, point: Point) -> bool:
+        """Whether K hardly changes along a step that is tried and not taken: four passes."""
+        trial: KernelFiltered = self._makers[self._names[EXPONENTIAL]]()
+        trial.start(flow, point)
+        self._seen = seen = trial.kernel.matrix, point.loss
+        attempt = trial.attempt(flow, point, math.inf)
+        if attempt.point is None:
+            return False
+        kernel = flow.tangent_kernel(attempt.point.theta)
+        liveliness, self._seen = self._liveliness(kernel, attempt.point), seen
+        return liveliness < self._shorter * self.AT_ONCE * self.LAZY
 
     def memory(self) -> dict[str, Any]:
         return {
@@ -157,7 +173,8 @@ class Switching(Stepper):
         """Change the method if it is time to."""
         if self._place == EXPONENTIAL:
             # Its next step may be one for ever.
-            kernel, step = self._present.kernel, self._gone / self._age
+            step = min(self._present.step, 10.0 * self._gone / self._age)
+            kernel = self._present.kernel
         else:
             kernel, step = kernel_for(flow, point), self._present.step
         rate = bound_of_rates(flow, point, kernel)
