@@ -12,7 +12,7 @@ from flowsim.kernels.interface import TwoLayerField
 from .activations import CHEAP
 from .few import MOST_SHARED_BYTES, layout_for, shared_bytes
 
-MOST_INPUTS = {"float64": 12, "float32": 24}
+MOST_INPUTS = {"float64": 12, "float32": 16}
 """Inputs up to which a neuron's weights, their rate and the next weights fit into registers."""
 
 

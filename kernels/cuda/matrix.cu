@@ -16,7 +16,7 @@ struct Scales {
 
 // z becomes pull_i a sigma'(z), and the rate of the output weights is written. A block has a column
 // for each lane of a warp; its warps share the samples.
-KERNEL void __launch_bounds__(THREADS)
+KERNEL void __launch_bounds__(THREADS, 4)
     pull(const __grid_constant__ Scales p, REAL* z, const REAL* pulls, int n, const REAL* a,
          int64 columns, REAL* rate) {
     __shared__ REAL together[WARPS][WARP];
@@ -129,7 +129,7 @@ struct Terms {
 
 // out = base + sum_j weight_j (term_j - shift_j base), for rows of `columns` neurons; the base
 // counts as 0 where there is none, and is not added where `add_base` is 0.
-KERNEL void __launch_bounds__(THREADS)
+KERNEL void __launch_bounds__(THREADS, 4)
     blend(const __grid_constant__ Terms p, int add_base, int rows, int64 columns, REAL* out,
           int64 out_ld) {
     for (int row = blockIdx.y; row < rows; row += gridDim.y)
