@@ -113,7 +113,9 @@ CASES = [
     ("data", {**TEACHER, "activation": "relu6"}, 'data.activation = "relu6": unknown; did you mea'),
     ("integrate", {"method": "rk45"}, 'integrate.method = "rk45": unknown; did you mean "rdpk35"?'),
     ("integrate", {"dtype": "float16"}, 'integrate.dtype = "float16": unknown; choose from "float'),
-    ("integrate", {"backend": "gpu"}, 'integrate.backend = "gpu": unknown; choose from "cpu"'),
+    ("integrate", {"backend": "gpu"}, 'integrate.backend = "gpu": unknown; choose from "auto"'),
+    ("integrate", {"device": 0}, 'integrate.device = 0: backend = "cpu" computes on none; remove'),
+    ("integrate", {"device": -1}, "integrate.device = -1: must be 0 or larger"),
     ("record", {"kernel": {"schedule": "lin"}}, 'record.kernel.schedule = "lin": unknown; choose'),
     # data
     ("data", {**POINTS, "x": [0.0, float("nan")]}, "data.x[1] = nan: not finite; correct or remov"),

@@ -12,9 +12,8 @@ import numpy as np
 
 from . import Problem
 
-# Both keep memory for themselves; JAX would take three quarters of the card at once.
+# JAX would take three quarters of the card at once.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-os.environ.setdefault("XLA_PYTHON_CLIENT_ALLOCATOR", "platform")
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,10 @@ import numpy as np
 
 from flowsim.errors import ConfigError
 
-_DRIVER_OF_CUDA_13 = 13000
 _REMEDY = "pip install 'flowsim[cuda13]' (drivers before 580: 'flowsim[cuda12]') installs it"
+
+_FULL_PRECISION = 0
+"""CUBLAS_DEFAULT_MATH: no TF32."""
 
 
 def device_problem(device: int = 0) -> str:
@@ -103,9 +105,8 @@ class Products:
         """Column-major C (m, n) = alpha A (m, k) B or B^T (k, n) + beta C."""
         cublas = self._cublas
         handle = self._cupy.cuda.device.get_cublas_handle()
-        cublas.setStream(handle, self._cupy.cuda.get_current_stream().ptr)
         mode = cublas.getMathMode(handle)
-        cublas.setMathMode(handle, cublas.CUBLAS_DEFAULT_MATH)
+        cublas.setMathMode(handle, _FULL_PRECISION)
         factor = self._number(alpha)
         second = cublas.CUBLAS_OP_T if transposed else cublas.CUBLAS_OP_N
         try:
@@ -134,7 +135,6 @@ class Products:
         # Column-major: A^T A with A (columns, n).
         cublas = self._cublas
         handle = self._cupy.cuda.device.get_cublas_handle()
-        cublas.setStream(handle, self._cupy.cuda.get_current_stream().ptr)
         self._gemm(
             handle, cublas.CUBLAS_OP_T, cublas.CUBLAS_OP_N, n, n, columns,
             ctypes.addressof(self._one), rows.data.ptr, columns, rows.data.ptr, columns,
