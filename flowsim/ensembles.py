@@ -367,7 +367,12 @@ def _schedules(plan: Plan, lists: tuple[np.ndarray, np.ndarray]) -> tuple:
 
 
 def warm_up(plan: Plan) -> None:
-    """Compile what members need, or fetch it from the cache on disk, by a run of one step."""
+    """Compile what members need, or fetch it from the cache on disk, by a run of one step.
+
+    Not for a GPU, whose code is made for a width and takes seconds.
+    """
+    if plan.backend != "cpu":
+        return
     network = plan.experiment.network.model_copy(update={"width": 1})
     short = plan.experiment.integrate.model_copy(update={"max_steps": 1})
     tiny = replace(plan.experiment, network=network, integrate=short)
