@@ -20,7 +20,7 @@ import numpy as np
 import flowsim as fs
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS
-from flowsim.kernels.cuda.device import device_problem, free_pool
+from flowsim.kernels.cuda.device import describe, device_problem, free_pool, total_memory
 from flowsim.kernels.interface import TwoLayerField
 
 from .common import INPUTS, TARGETS, Table, X, number, report
@@ -240,8 +240,9 @@ def whole_run(neurons: int, dtype: str) -> dict[str, Any]:
 def tables(data: dict[str, Any]) -> list[Table]:
     """What is printed."""
     rates = data["limits"]
+    card = ", ".join(f"{key} {data[key]}" for key in ("gpu", "cupy", "cuda", "driver"))
     limit = Table(
-        "Limits of the card",
+        f"Limits: {card}",
         ["what", "rate"],
         [
             ["copy, bytes read and written", f"{1e-9 * rates['copy']:.0f} GB/s"],
@@ -299,24 +300,18 @@ def main(quick: bool = False) -> None:
     if problem := device_problem():
         print(f"gpu: left out, the backend cuda {problem}")
         return
-    import cupy
-
     started = time.perf_counter()
-    found = cupy.cuda.runtime.getDeviceProperties(0)
     rates = limits(quick)
     data: dict[str, Any] = {
-        "device": found["name"].decode(),
-        "memory": int(found["totalGlobalMem"]),
-        "cupy": cupy.__version__,
-        "cuda": int(cupy.cuda.runtime.runtimeGetVersion()),
-        "driver": int(cupy.cuda.runtime.driverGetVersion()),
+        **describe(),
+        "memory": total_memory(),
         "limits": rates,
         "neurons": QUICK_LARGEST if quick else LARGEST,
         "cases": [],
         "steps": [],
         "runs": [],
     }
-    print({key: data[key] for key in ("device", "cupy", "cuda", "driver", "limits")}, flush=True)
+    print(data, flush=True)
     for dtype in DTYPES:
         data["runs"].append(whole_run(data["neurons"], dtype))
         print(data["runs"][-1], flush=True)

@@ -26,6 +26,7 @@ from flowsim.file_groups import (
 )
 from flowsim.kernels.activations import Activation
 from flowsim.kernels.cpu.threads import one_blas_thread
+from flowsim.kernels.cuda.device import free_pool
 from flowsim.networks.deep import DeepNetwork
 from flowsim.networks.flow import NetworkFlow
 from flowsim.networks.two_layer import TwoLayerNetwork
@@ -170,6 +171,9 @@ def carry_out(job: Job, interruption: Interruption | None = None) -> tuple[Run, 
                 'width, integrate.dtype = "float32" or a method with fewer copies of the state '
                 "(rdpk35, euler)"
             ) from error
+        finally:
+            if job.experiment.integrate.backend == "cuda":
+                free_pool()
     return run, interruption.name
 
 

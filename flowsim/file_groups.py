@@ -15,6 +15,7 @@ import flowsim
 from flowsim.config import Experiment
 from flowsim.data import Dataset
 from flowsim.kernels.cpu.threads import usable_cores
+from flowsim.kernels.cuda.device import describe
 from flowsim.kernels.losses import LOSSES, SQUARE
 from flowsim.networks.flow import NetworkFlow
 from flowsim.preparation import network_targets
@@ -41,7 +42,7 @@ def attributes(experiment: Experiment, flow: NetworkFlow, method: str) -> dict[s
         "config_hash": experiment.hash(),
         "seed": network.seed,
         "versions": json.dumps(_versions()),
-        "hardware": json.dumps(_hardware(flow.threads)),
+        "hardware": json.dumps(_hardware(flow)),
         "backend": flow.backend,
         "dtype": str(flow.dtype),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -193,13 +194,16 @@ def estimate_template(groups: Sequence[str]) -> dict[str, Array]:
     return estimate_arrays(np.full(len(groups), np.nan), math.nan)
 
 
-def _hardware(threads: int) -> dict[str, Any]:
-    return {
+def _hardware(flow: NetworkFlow) -> dict[str, Any]:
+    found = {
         "machine": platform.machine(),
         "system": platform.system(),
         "cores": usable_cores(),
-        "threads": threads,
+        "threads": flow.threads,
     }
+    if flow.backend == "cuda":
+        found |= describe(flow.device)
+    return found
 
 
 def _versions() -> dict[str, str]:

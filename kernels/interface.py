@@ -147,6 +147,8 @@ class FlowKernels(Protocol):
     dtype: np.dtype
     turns: bool
     """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
+    begins_errors: bool
+    """Whether `advance` takes ``other``, and there is an `end_error`."""
 
     def array(self, values: np.ndarray) -> Array:
         """Copy a state to the backend in its dtype."""
@@ -198,6 +200,8 @@ class FlowKernels(Protocol):
         out: Array | None,
         slope: Array | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: Array | None = None,
     ) -> np.ndarray:
         """Rate at ``theta``, then combine, then outputs, in one pass.
 
@@ -206,6 +210,8 @@ class FlowKernels(Protocol):
         the slopes; without ``out`` the new state is kept nowhere. With ``here`` the rate is taken
         at base + step sum_j here[j] slopes[j] in the place of ``theta``, which is not read: a
         stage that can be made again from slopes that are read anyway need not be stored.
+        With ``other``, if the backend `begins_errors`, a second sum over the same slopes, without
+        the base, goes there: step sum_j others[j] slopes[j], the last for the velocity.
         Returns f (n,) at the new state.
         """
 
@@ -218,6 +224,21 @@ class FlowKernels(Protocol):
         solutions are then step sum_j weights[., j] slopes[j], for ``weights`` (e, stages).
         Returns f at theta minus each error (e, n), and the sums of squares of each layer over all
         copies of the network, of the errors and, last, of ``theta`` (e + 1, layers).
+        """
+
+    def end_error(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        slope: Array,
+        weight: float,
+        step: float,
+        begun: Array,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`rate_and_errors` where the pass before has begun the sum of the only error.
+
+        Writes d theta / d time into ``slope``; the error is begun + step weight slope, and what is
+        returned has one row less: f (n,), and squares (2, layers) of the error and of ``theta``.
         """
 
     def advance_registers(

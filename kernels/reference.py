@@ -31,6 +31,7 @@ class ReferenceSteps(ABC):
     n_samples: int
     shape: tuple[int, int]
     whole: int
+    begins_errors = True
 
     @abstractmethod
     def outputs(self, theta: np.ndarray) -> np.ndarray:
@@ -93,6 +94,8 @@ class ReferenceSteps(ABC):
         out: np.ndarray | None,
         slope: np.ndarray | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: np.ndarray | None = None,
     ) -> np.ndarray:
         if here is not None:
             theta = np.empty_like(base)
@@ -101,6 +104,8 @@ class ReferenceSteps(ABC):
         velocity = np.empty_like(theta) if slope is None else slope
         self.rate(theta, residual, velocity)
         used = np.concatenate([slopes[: len(weights) - 1], velocity[None]])
+        if others is not None and other is not None:
+            other[...] = step * np.einsum("j,jrk->rk", others, np.asarray(used, np.float64))
         return self.combine(base, used, weights, step, out)
 
     def rate_and_errors(
@@ -115,6 +120,21 @@ class ReferenceSteps(ABC):
         f = np.array([self.combine(theta, slopes, -row, step, None) for row in weights])
         squares = [self.squared_combination(slopes, step * row) for row in weights]
         return f, np.array([*squares, self.squared_norms(theta, None, self.whole)])
+
+    def end_error(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        slope: np.ndarray,
+        weight: float,
+        step: float,
+        begun: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        self.rate(theta, residual, slope)
+        parts, weights = np.stack([begun, slope]), np.array([1.0, step * weight])
+        f = self.combine(theta, parts, -weights, 1.0, None)
+        squares = self.squared_combination(parts, weights)
+        return f, np.array([squares, self.squared_norms(theta, None, self.whole)])
 
     def advance_registers(
         self,

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kernel_cases import CASES, HOST_BACKENDS
 from kernel_cases import compare as compare_all
+from two_layer_fields import make_field, state
 
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
@@ -27,27 +28,11 @@ TOLERANCE = {"float64": 1e-13, "float32": 1e-5}
 SIZES = [1, 7, BLOCK // 2 + 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 17]
 
 
-def make_field(n, d, activation="relu", seed=0, scale=1.0):
-    generator = np.random.default_rng(seed)
-    return TwoLayerField(
-        x=generator.normal(size=(n, d)),
-        activation=ACTIVATIONS[activation],
-        activation_scale=scale,
-        multiplier=0.37,
-        output_mobility=1.7,
-        input_mobility=0.6,
-    )
-
-
 def pair(field, neurons, dtype, threads=1):
     return (
         two_layer_kernels("reference", field, neurons, dtype),
         two_layer_kernels("cpu", field, neurons, dtype, threads),
     )
-
-
-def state(field, neurons, seed=1):
-    return np.random.default_rng(seed).normal(size=(1 + field.x.shape[1], neurons))
 
 
 def error(value, reference, scale=None):

@@ -85,6 +85,8 @@ class Flow(Protocol):
     initial: State
     turns: bool
     """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
+    begins_errors: bool
+    """Whether `advance` takes ``error``, and there is an `end_error`."""
     dtype: np.dtype
     """Of the states."""
     dense_rates: bool
@@ -156,10 +158,12 @@ class Flow(Protocol):
         out: State | None,
         slope: State | None = None,
         here: np.ndarray | None = None,
+        error: tuple[np.ndarray, State] | None = None,
     ) -> np.ndarray:
         """Rate at theta, combine, e there, in one pass.
 
-        With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead.
+        With ``here`` the rate is taken at base + step sum_j here[j] slopes[j] instead. ``error``:
+        the same sum with these weights, without base, into this state.
         """
 
     def push(
@@ -183,6 +187,21 @@ class Flow(Protocol):
 
         Returns e at theta minus each error (e, n), and norms of each layer (e + 1, layers): of the
         errors and, last, of theta. One pass.
+        """
+
+    def end_error(
+        self,
+        theta: State,
+        residual: np.ndarray,
+        slope: State,
+        weight: float,
+        step: float,
+        begun: State,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rate at theta into ``slope``; the error is begun + step weight slope.
+
+        Returns e at theta minus the error (n,), and norms of each layer (2, layers): of the error
+        and of theta. One pass.
         """
 
     def advance_registers(

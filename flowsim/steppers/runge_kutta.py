@@ -21,6 +21,7 @@ def take_stages(
     slopes: State,
     out: State,
     first_slope_known: bool = False,
+    error: tuple[np.ndarray, State] | None = None,
 ) -> np.ndarray:
     """Take one step of an explicit method, each stage one fused pass.
 
@@ -35,6 +36,10 @@ def take_stages(
         slopes makes them again.
     first_slope_known : bool
         ``slopes[0]`` is the rate at ``point`` already.
+    error : (weights, state), optional
+        Of a flow that `begins_errors`: receives step times this sum of the slopes known before the
+        new state's own. The last of these is then kept nowhere: nothing but a dense output reads
+        it again.
 
     Returns
     -------
@@ -48,15 +53,19 @@ def take_stages(
     base, residual = point.theta, point.residual
     for stage in range(explicit):
         weights = np.ascontiguousarray(rows[stage][: stage + 1])
-        target = out if stage == explicit - 1 else None
+        last = stage == explicit - 1
+        target, begun = (out, error) if last else (None, None)
+        kept = None if last and error is not None else slopes[stage]
         if stage == 0 and first_slope_known:
             residual = flow.combine(base, slopes, weights, step, target)
         elif stage == 0:
-            residual = flow.advance(base, residual, base, slopes, weights, step, target, slopes[0])
+            residual = flow.advance(
+                base, residual, base, slopes, weights, step, target, kept, error=begun
+            )
         else:
             here = np.ascontiguousarray(tableau.a[stage, :stage])
             residual = flow.advance(
-                None, residual, base, slopes, weights, step, target, slopes[stage], here
+                None, residual, base, slopes, weights, step, target, kept, here, begun
             )
     return residual
 
@@ -125,19 +134,31 @@ class EmbeddedPair(ErrorControlled):
         self._moved = attempt.point is not None
         return attempt
 
+    def _begins_error(self, flow: Flow) -> bool:
+        """Whether the last stage, which reads all slopes, sums up the error of these too."""
+        return flow.begins_errors and len(self.tableau.embedded) == 1
+
     def _take(self, flow: Flow, point: Point, step: float) -> np.ndarray:
-        return take_stages(
-            flow, self.tableau, point, step, self._slopes, self._new, first_slope_known=True
+        error = None
+        if self._begins_error(flow):
+            error = np.ascontiguousarray(self.tableau.error_weights[0][:-1]), self._work
+        return take_stages(flow, self.tableau, point, step, self._slopes, self._new, True, error)
+
+    def _errors(
+        self, flow: Flow, residual: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The rate at the new state, and what `Flow.rate_and_errors` returns."""
+        weights, last = self.tableau.error_weights, self.tableau.stages - 1
+        if not self._begins_error(flow):
+            slopes = self._slopes[: last + 1]
+            return flow.rate_and_errors(self._new, residual, slopes, np.array(weights), step)
+        other, norms = flow.end_error(
+            self._new, residual, self._slopes[last], weights[0][last], step, self._work
         )
+        return other[None], norms
 
     def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
-        others, norms = flow.rate_and_errors(
-            self._new,
-            residual,
-            self._slopes[: self.tableau.stages],
-            np.array(self.tableau.error_weights),
-            step,
-        )
+        others, norms = self._errors(flow, residual, step)
         *layers, self._new_sizes = norms
         errors = [
             self._scaled_norm(norm, residual - other)
@@ -152,6 +173,11 @@ class EmbeddedPair(ErrorControlled):
 
     def _prepare_dense(self, flow: Flow, point: Point, new: Point, step: float) -> None:
         stages = self.tableau.stages
+        if self._begins_error(flow):
+            # The one slope that the last stage has not kept.
+            row = np.ascontiguousarray(self.tableau.a[stages - 2, : stages - 2])
+            residual = flow.combine(point.theta, self._slopes, row, step, self._work)
+            flow.rate(self._work, residual, self._slopes[stages - 2])
         for extra, row in enumerate(self.tableau.extra_a):
             weights = np.ascontiguousarray(row[: stages + extra])
             residual = flow.combine(point.theta, self._slopes, weights, step, self._work)

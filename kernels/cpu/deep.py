@@ -43,6 +43,7 @@ class DeepCpuKernels:
     """
 
     turns = False
+    begins_errors = False
 
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
         self.field = field
@@ -202,6 +203,8 @@ class DeepCpuKernels:
         out: np.ndarray | None,
         slope: np.ndarray | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: np.ndarray | None = None,
     ) -> np.ndarray:
         if here is not None:
             theta = self._combine(base, slopes, step * here, None, None)

@@ -33,6 +33,7 @@ class FactoredKernels:
     """
 
     turns = False
+    begins_errors = False
 
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
         self.field = field
@@ -186,6 +187,8 @@ class FactoredKernels:
         out: FactoredState | None,
         slope: Rate | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: np.ndarray | None = None,
     ) -> np.ndarray:
         out = self._scratch if out is None else out
         if here is not None:

@@ -23,7 +23,6 @@ from .lanes import (
     add_products,
     add_rows,
     add_scaled,
-    add_squares,
     add_where_active,
     load,
     load_rows,
@@ -50,6 +49,9 @@ AHEAD = 32 * LANE_BYTES
 
 CACHED = 1 << 20
 """Bytes of a state up to which asking would only cost time: it is in a cache already."""
+
+MANY = 12
+"""Samples from which on adding up outputs takes so long that memory should work meanwhile."""
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
 _INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -78,10 +80,19 @@ def pulled(x, pull, like, rows):
     return total
 
 
+@inlined
+def ask(base, slopes, n_slopes, turn, column, like):
+    """Ask for what `move` reads of a vector of neurons."""
+    prefetch_rows(base, column, like)
+    for j in range(n_slopes):
+        prefetch_slope(slopes, abs(turn - j), column, like)
+
+
 @internal
 def move(
     start, count, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
-    slope, out, state, use_here, use_rate, use_slope, use_combine, use_out, turn, past,
+    others, slope, out, other, state,
+    use_here, use_rate, use_slope, use_combine, use_out, use_other, turn, past,
 ):  # fmt: skip
     """Velocities and new states of the ``count`` neurons from ``start`` on.
 
@@ -106,6 +117,8 @@ def move(
         Where the velocity goes with ``use_slope``.
     out : (1 + d, neurons) array
         Where the new state goes with ``use_out``; it may be ``theta``.
+    others, other : arrays
+        With ``use_other`` another sum over the same slopes, without the base, goes into ``other``.
     state : (1 + d, block) array
         Where the new state goes in any case, for its outputs.
     turn : int
@@ -115,28 +128,33 @@ def move(
         Whether large arrays are stored past the caches: nobody reads them again in this pass.
     """
     width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
-    # A rate alone reads and writes so few rows that asking for them makes it slower.
-    far = use_combine and base.size * base.itemsize > CACHED
+    # A rate alone reads and writes so few rows that asking for them makes it slower. With many
+    # samples `add_outputs` of the block before has asked.
+    far = use_combine and base.size * base.itemsize > CACHED and x.shape[0] < MANY
     past_slope = past and use_slope and streamed(slope)
     past_out = past and use_out and streamed(out)
+    past_other = past and use_other and streamed(other)
     for column in range(start, start + count, width):
         increment = no_rows(theta, like)
         known = no_rows(theta, like)
+        beside = no_rows(theta, like)
         coming = column + ahead
         if far:
-            prefetch_rows(base, coming, like)
+            ask(base, slopes, n_slopes, turn, coming, like)
             if use_slope and not past_slope:
                 prefetch_target(slope, coming, like)
             if use_out and not past_out:
                 prefetch_target(out, coming, like)
-            for j in range(n_slopes):
-                prefetch_slope(slopes, abs(turn - j), coming, like)
+            if use_other and not past_other:
+                prefetch_target(other, coming, like)
         for j in range(n_slopes):
             one = load_slope(slopes, abs(turn - j), column, like)
             if weights[j] != 0.0:
                 increment = add_scaled(increment, weights[j], one)
             if use_here and here[j] != 0.0:
                 known = add_scaled(known, here[j], one)
+            if use_other and others[j] != 0.0:
+                beside = add_scaled(beside, others[j], one)
         if use_rate:
             if use_here:
                 rows = add_rows(load_rows(base, column, like), known)
@@ -150,6 +168,12 @@ def move(
                 store_rows(slope, column, moving)
             if use_combine:
                 increment = add_scaled(increment, weights[n_slopes], moving)
+            if use_other:
+                beside = add_scaled(beside, others[n_slopes], moving)
+        if past_other:
+            stream_rows(other, column, beside)
+        elif use_other:
+            store_rows(other, column, beside)
         if use_combine:
             new = add_rows(load_rows(base, column, like), increment)
             store_rows(state, to + column - start, new)
@@ -159,26 +183,42 @@ def move(
                 store_rows(out, column, new)
 
 
+@inlined
+def add_pair(column, x, like, state, leaky, sums):
+    """The part of two vectors, which share the way to the sums and back, in `add_outputs`."""
+    width = LANE_BYTES // state.itemsize
+    n = x.shape[0]
+    first = load_rows(state, column, like)
+    second = load_rows(state, column + width, like)
+    for i in range(n):
+        one = positive_part(preactivation(x, i, first))
+        two = positive_part(preactivation(x, i, second))
+        total = multiply_add(first[0], one, load(sums, i, 0))
+        store(sums, i, 0, multiply_add(second[0], two, total))
+    if leaky:
+        add_products(sums, n, first)
+        add_products(sums, n, second)
+
+
 @internal
 def add_outputs(start, count, x, like, state, leaky, sums):
     """Add sum_k a_k max(w_k . x_i, 0) of some neurons to the vectors sums[i].
 
     With ``leaky`` also sum_k a_k w_kj to sums[n + j]. ``count`` is a whole number of pairs of
-    vectors: two share the way to the sums and back.
+    vectors.
     """
+    for column in range(start, start + count, 2 * LANE_BYTES // state.itemsize):
+        add_pair(column, x, like, state, leaky, sums)
+
+
+@internal
+def add_outputs_and_ask(count, x, like, state, leaky, sums, base, slopes, n_slopes, turn, coming):
+    """`add_outputs` while what `move` reads of the neurons from ``coming`` on is on its way."""
     width = LANE_BYTES // state.itemsize
-    n = x.shape[0]
-    for column in range(start, start + count, 2 * width):
-        first = load_rows(state, column, like)
-        second = load_rows(state, column + width, like)
-        for i in range(n):
-            one = positive_part(preactivation(x, i, first))
-            two = positive_part(preactivation(x, i, second))
-            total = multiply_add(first[0], one, load(sums, i, 0))
-            store(sums, i, 0, multiply_add(second[0], two, total))
-        if leaky:
-            add_products(sums, n, first)
-            add_products(sums, n, second)
+    for column in range(0, count, 2 * width):
+        ask(base, slopes, n_slopes, turn, coming + column, like)
+        ask(base, slopes, n_slopes, turn, coming + column + width, like)
+        add_pair(column, x, like, state, leaky, sums)
 
 
 @inlined
@@ -199,8 +239,8 @@ def copy_columns(source, first, target, to, count):
 @compiled
 def sweep(
     first, last, x, residual, factor, x64, leak, like, factors, theta, base, slopes, n_slopes,
-    here, weights, slope, out, partial, f,
-    use_here, use_rate, use_slope, use_combine, use_out, use_outputs, turn,
+    here, weights, others, slope, out, other, partial, f,
+    use_here, use_rate, use_slope, use_combine, use_out, use_other, use_outputs, turn,
 ):  # fmt: skip
     """Sweep over the blocks ``first`` to ``last`` (exclusive); parameters as of `move`.
 
@@ -216,9 +256,9 @@ def sweep(
         samples.make_pull(residual, factor, x64, leak, pull)
     leaky = leak != 0.0
     sweep_blocks(
-        first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
-        slope, out, leaky, partial, state, sums,
-        use_here, use_rate, use_slope, use_combine, use_out, use_outputs, turn,
+        first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights, others,
+        slope, out, other, leaky, partial, state, sums,
+        use_here, use_rate, use_slope, use_combine, use_out, use_other, use_outputs, turn,
     )  # fmt: skip
     if use_outputs and last - first == partial.shape[0]:
         samples.outputs_of_blocks(partial, np.empty(partial.shape[1]), x64, leak, leaky, f)
@@ -226,9 +266,9 @@ def sweep(
 
 @internal
 def sweep_blocks(
-    first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
-    slope, out, leaky, partial, state, sums,
-    use_here, use_rate, use_slope, use_combine, use_out, use_outputs, turn=0,
+    first, last, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights, others,
+    slope, out, other, leaky, partial, state, sums,
+    use_here, use_rate, use_slope, use_combine, use_out, use_other, use_outputs, turn,
 ):  # fmt: skip
     """`sweep` with the buffers ``state`` (1 + d, block) and ``sums`` (of vectors) given."""
     neurons = max(theta.shape[1], base.shape[1])
@@ -240,19 +280,23 @@ def sweep_blocks(
         if use_rate or use_combine:
             move(
                 start, whole, 0, x, pull, like, factors, theta, base, slopes, n_slopes, here,
-                weights, slope, out, state, use_here, use_rate, use_slope, use_combine, use_out,
-                turn, True,
+                weights, others, slope, out, other, state,
+                use_here, use_rate, use_slope, use_combine, use_out, use_other, turn, True,
             )  # fmt: skip
         if whole < size:
             move_rest(
                 start + whole, size - whole, whole, x, pull, like, factors, theta, base,
-                slopes, n_slopes, here, weights, slope, out, state,
-                use_here, use_rate, use_slope, use_combine, use_out, turn,
+                slopes, n_slopes, here, weights, others, slope, out, other, state,
+                use_here, use_rate, use_slope, use_combine, use_out, use_other, turn,
             )  # fmt: skip
         if use_outputs:
             sums[:] = 0.0
             count = whole if whole == size else whole + 2 * width
-            if use_combine:
+            if use_combine and x.shape[0] >= MANY and base.size * base.itemsize > CACHED:
+                add_outputs_and_ask(
+                    count, x, like, state, leaky, sums, base, slopes, n_slopes, turn, start + BLOCK
+                )
+            elif use_combine:
                 add_outputs(0, count, x, like, state, leaky, sums)
             else:
                 add_outputs(start, whole, x, like, theta, leaky, sums)
@@ -265,7 +309,8 @@ def sweep_blocks(
 @internal
 def move_rest(
     start, size, to, x, pull, like, factors, theta, base, slopes, n_slopes, here, weights,
-    slope, out, state, use_here, use_rate, use_slope, use_combine, use_out, turn,
+    others, slope, out, other, state,
+    use_here, use_rate, use_slope, use_combine, use_out, use_other, turn,
 ):  # fmt: skip
     """`move` for fewer neurons than a pair of vectors: zeros, which add nothing, fill it up.
 
@@ -276,6 +321,7 @@ def move_rest(
     here_base = np.zeros((rows, count), state.dtype)
     here_slopes = np.zeros((n_slopes, rows, count), state.dtype)
     moving = np.zeros((rows, count), state.dtype)
+    beside = np.zeros((rows, count), state.dtype)
     if theta.shape[1] > 0:
         copy_columns(theta, start, here_theta, 0, size)
     if use_combine or use_here:
@@ -285,93 +331,14 @@ def move_rest(
     if use_rate or use_combine:
         move(
             0, count, to, x, pull, like, factors, here_theta, here_base, here_slopes, n_slopes,
-            here, weights, moving, moving, state,
-            use_here, use_rate, use_slope, use_combine, False, 0, False,
+            here, weights, others, moving, moving, beside, state,
+            use_here, use_rate, use_slope, use_combine, False, use_other, 0, False,
         )  # fmt: skip
     if use_slope:
         copy_columns(moving, 0, slope, start, size)
     if use_out:
         copy_columns(state, to, out, start, size)
+    if use_other:
+        copy_columns(beside, 0, other, start, size)
     if not use_combine:
         copy_columns(here_theta, 0, state, to, count)
-
-
-@internal
-def measure_errors(
-    start, count, to, like, theta, slopes, n_slopes, turn, weights, state, squares, row
-):
-    """Errors sum_j weights[j] slopes[j]: their squares, and theta minus them into ``state``."""
-    width, ahead = LANE_BYTES // theta.itemsize, AHEAD // theta.itemsize
-    far = theta.size * theta.itemsize > CACHED
-    for column in range(start, start + count, width):
-        if row == 0 and far:
-            for j in range(n_slopes - 1):
-                prefetch_slope(slopes, abs(turn - j), column + ahead, like)
-        error = combined(slopes, n_slopes, turn, weights, column, like)
-        add_squares(squares, row, error)
-        rows = load_rows(theta, column, like)
-        if row == 0:
-            add_squares(squares, squares.shape[0] - 2, rows)
-        store_rows(state, to + column - start, add_scaled(rows, -1.0, error))
-
-
-@compiled
-def error_sweep(
-    first, last, x, pull, like, factors, theta, slopes, n_slopes, weights, leaky, partial,
-    partial_squares, turn,
-):  # fmt: skip
-    """Rate at ``theta`` into the last slope, then the errors of embedded solutions, in one pass.
-
-    Parameters
-    ----------
-    weights : (e, n_slopes) array
-        The e errors are sum_j weights[., j] slopes[j].
-    partial : (blocks, e, n or n + d) float64 array
-        Receives the blocks' sums for f at theta minus the error.
-    partial_squares : (blocks, 2 e + 2) float64 array
-        Receives the blocks' squares of each error (output, input), and of ``theta``.
-    """
-    neurons, rows = theta.shape[1], theta.shape[0]
-    width = LANE_BYTES // theta.itemsize
-    pair = 2 * width
-    n_errors = weights.shape[0]
-    slope = slopes[abs(turn - (n_slopes - 1))]
-    state = np.empty((rows, BLOCK), theta.dtype)
-    rest = np.zeros((rows, pair), theta.dtype)
-    rest_slopes = np.zeros((n_slopes, rows, pair), theta.dtype)
-    sums = np.empty((partial.shape[2], width), theta.dtype)
-    squares = np.empty((2 * n_errors + 2, width), theta.dtype)
-    for block in range(first, last):
-        start = block * BLOCK
-        size = min(BLOCK, neurons - start)
-        whole = size - size % pair
-        filled = whole if whole == size else whole + pair
-        move(
-            start, whole, 0, x, pull, like, factors, theta, theta, slopes, 0, weights[0],
-            weights[0], slope, slope, state, False, True, True, False, False, 0, False,
-        )  # fmt: skip
-        if whole < size:
-            copy_columns(theta, start + whole, rest, 0, size - whole)
-            for j in range(n_slopes - 1):
-                copy_columns(slopes[abs(turn - j)], start + whole, rest_slopes[j], 0, size - whole)
-            move(
-                0, pair, 0, x, pull, like, factors, rest, rest, rest_slopes, 0, weights[0],
-                weights[0], rest_slopes[n_slopes - 1], rest, state,
-                False, True, True, False, False, 0, False,
-            )  # fmt: skip
-            copy_columns(rest_slopes[n_slopes - 1], 0, slope, start + whole, size - whole)
-        squares[:] = 0.0
-        for e in range(n_errors):
-            measure_errors(
-                start, whole, 0, like, theta, slopes, n_slopes, turn, weights[e], state, squares,
-                2 * e,
-            )  # fmt: skip
-            if whole < size:
-                measure_errors(
-                    0, pair, whole, like, rest, rest_slopes, n_slopes, 0, weights[e], state,
-                    squares, 2 * e,
-                )  # fmt: skip
-            sums[:] = 0.0
-            add_outputs(0, filled, x, like, state, leaky, sums)
-            gather(sums, partial[block], e)
-        gather(squares, partial_squares, block)

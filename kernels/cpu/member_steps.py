@@ -154,9 +154,9 @@ def combine(problem, multiplier, factors, base, weights, work, out, residual):
     """base + sum_j weights[j] slopes[j] into ``out``; e there."""
     fused.sweep_blocks(
         0, work.partial.shape[0], problem.x, work.pull, problem.like, factors, work.nothing, base,
-        work.slopes, weights.shape[0], work.here, weights, work.nothing, out,
-        problem.leak != 0.0, work.partial, work.block, work.block_sums,
-        False, False, False, True, True, True,
+        work.slopes, weights.shape[0], work.here, weights, work.here, work.nothing, out,
+        work.nothing, problem.leak != 0.0, work.partial, work.block, work.block_sums,
+        False, False, False, True, True, False, True, 0,
     )  # fmt: skip
     residual_of(work.partial, work.sums, problem.x64, problem.y, problem.leak, multiplier, residual)
 

@@ -46,6 +46,8 @@ class Passes(ABC):
     """Neurons in a block."""
     turns: ClassVar[bool] = False
     """See `TwoLayerKernels.turns`."""
+    begins_errors: ClassVar[bool] = False
+    """See `TwoLayerKernels.begins_errors`; then `sweep` takes ``others`` and ``other``."""
     work_for_threads: ClassVar[float] = 4e5
     """Multiply-adds under which a pass ends sooner on one thread than it takes to wake a second."""
 
@@ -128,6 +130,17 @@ class Passes(ABC):
         squares = [self.squared_combination(slopes, row) for row in weights]
         squares.append(self.squared_norms(theta, None, self.neurons))
         return np.array(sums), np.array(squares)
+
+    def end_error(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        slope: np.ndarray,
+        weight: float,
+        begun: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rate into ``slope``, then the error begun + weight slope, as `errors` of one solution."""
+        raise NotImplementedError  # unless it `begins_errors`
 
     def squared_norms(
         self, theta: np.ndarray, reference: np.ndarray | None, neurons: int

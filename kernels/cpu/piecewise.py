@@ -6,7 +6,7 @@ import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
 
-from . import fused, pairs, registers, samples, tangents
+from . import errors, fused, pairs, registers, samples, tangents
 from .passes import GRAM_GROUP, Passes
 from .threads import run_blocks
 
@@ -17,6 +17,7 @@ class FusedPasses(Passes):
     block = fused.BLOCK
     work_for_threads = 4e6
     turns = True
+    begins_errors = True
 
     def __init__(self, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int) -> None:
         super().__init__(field, neurons, dtype, threads)
@@ -54,7 +55,7 @@ class FusedPasses(Passes):
 
     def sweep(
         self, theta, residual=None, base=None, slopes=None, here=None, weights=None, slope=None,
-        out=None, outputs=True,
+        out=None, outputs=True, others=None, other=None,
     ):  # fmt: skip
         n_slopes = 0 if weights is None else len(weights) - (residual is not None)
         stack, turn = self._stack(slopes)
@@ -67,9 +68,10 @@ class FusedPasses(Passes):
             stack, n_slopes,
             self._nothing if here is None else here.astype(self.dtype, copy=False),
             self._nothing if weights is None else weights.astype(self.dtype, copy=False),
-            self._or_none(slope), self._or_none(out), self._partial, f,
+            self._nothing if others is None else others.astype(self.dtype, copy=False),
+            self._or_none(slope), self._or_none(out), self._or_none(other), self._partial, f,
             here is not None, residual is not None, slope is not None, weights is not None,
-            out is not None, outputs, turn,
+            out is not None, other is not None, outputs, turn,
         )  # fmt: skip
         if outputs and not at_once:
             self._add_outputs(self._partial, f)
@@ -80,7 +82,7 @@ class FusedPasses(Passes):
         partial = np.empty((self.n_blocks, len(weights), self._width))
         squares = np.empty((self.n_blocks, 2 * len(weights) + 2))
         run_blocks(
-            fused.error_sweep, self.n_blocks, self.threads, self.work,
+            errors.error_sweep, self.n_blocks, self.threads, self.work,
             self.x, self._pull(residual), self._like, self._factors,
             theta, stack, weights.shape[1],
             weights.astype(self.dtype), self._leaky, partial, squares, turn,
@@ -91,6 +93,16 @@ class FusedPasses(Passes):
         total = np.empty(squares.shape[1])
         samples.add_blocks(squares, total)
         return outputs, total.reshape(-1, 2)
+
+    def end_error(self, theta, residual, slope, weight, begun):
+        squares, total = np.empty((self.n_blocks, 4)), np.empty(4)
+        run_blocks(
+            errors.end_sweep, self.n_blocks, self.threads, self.work,
+            self.x, self._pull(residual), self._like, self._factors, theta, begun,
+            self.dtype.type(weight), slope, self._leaky, self._partial, squares,
+        )  # fmt: skip
+        samples.add_blocks(squares, total)
+        return self._outputs(self._partial), total.reshape(-1, 2)
 
     def registers(self, theta, residual, memory, base, error, stage, fresh):
         run_blocks(

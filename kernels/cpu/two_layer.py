@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -53,6 +54,7 @@ class CpuKernels:
         self.passes = make_passes(field, neurons, self.dtype, threads, passes)
         self._made = threads, passes
         self.turns = self.passes.turns
+        self.begins_errors = self.passes.begins_errors
         self._inner = field.x @ field.x.T
 
     def array(self, values: np.ndarray) -> np.ndarray:
@@ -110,9 +112,17 @@ class CpuKernels:
         out: np.ndarray | None,
         slope: np.ndarray | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: np.ndarray | None = None,
     ) -> np.ndarray:
         where = None if here is None else here * step
-        sums = self.passes.sweep(theta, residual, base, slopes, where, weights * step, slope, out)
+        if others is None:
+            more: dict[str, Any] = {}
+        else:
+            more = {"others": others * step, "other": other}
+        sums = self.passes.sweep(
+            theta, residual, base, slopes, where, weights * step, slope, out, **more
+        )
         return self.field.multiplier * sums
 
     def advance_registers(
@@ -150,6 +160,18 @@ class CpuKernels:
         step: float,
     ) -> tuple[np.ndarray, np.ndarray]:
         sums, squares = self.passes.errors(theta, residual, slopes, weights * step)
+        return self.field.multiplier * sums, squares
+
+    def end_error(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        slope: np.ndarray,
+        weight: float,
+        step: float,
+        begun: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        sums, squares = self.passes.end_error(theta, residual, slope, weight * step, begun)
         return self.field.multiplier * sums, squares
 
     def squared_norms(

@@ -70,6 +70,21 @@ def total_memory(device: int = 0) -> float:
     return float(total)
 
 
+def describe(device: int = 0) -> dict[str, Any]:
+    """Name and compute capability of a device, versions of CuPy, CUDA and the driver."""
+    cupy = use_device(device)
+    runtime = cupy.cuda.runtime
+    found = runtime.getDeviceProperties(device)
+    name = found["name"]
+    return {
+        "gpu": name.decode() if isinstance(name, bytes) else str(name),
+        "compute_capability": f"{found['major']}.{found['minor']}",
+        "cupy": cupy.__version__,
+        "cuda": int(runtime.runtimeGetVersion()),
+        "driver": int(runtime.driverGetVersion()),
+    }
+
+
 def free_pool() -> None:
     """Give the memory that CuPy's pools keep for reuse back to the device."""
     import cupy

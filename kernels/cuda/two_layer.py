@@ -40,6 +40,7 @@ class CudaKernels:
     """
 
     turns = True
+    begins_errors = False
 
     def __init__(
         self,
