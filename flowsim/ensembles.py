@@ -72,6 +72,8 @@ class Finished:
         """One member as the run that it is."""
         plan, experiment, results = self.plan, self.experiments[member], self.results
         flow = plan.flow(experiment)
+        # Who has carried it out; what is left to measure needs no device.
+        flow.backend, flow.device = plan.backend, plan.device
         counted = results.counters[member]
         counters = Counters(int(counted[member_data.N_STEPS]), int(counted[member_data.N_REJECTED]))
         numbers = results.numbers[member]
@@ -83,7 +85,6 @@ class Finished:
             "status": ENDINGS[reason.partition(":")[0]],
             "stop_reason": reason,
             **attributes(experiment, flow, plan.method),
-            "backend": plan.backend,
             "fingerprint": Job(experiment, plan.dataset, flow.network, plan.method).fingerprint(),
         }
         groups = {series.group: self._series(member, series) for series in plan.series}
