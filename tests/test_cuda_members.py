@@ -239,16 +239,18 @@ def test_times_beyond_the_list_of_moments_go_the_ordinary_way(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_a_signal_stops_members_at_work():
-    endless = {"integrate__stop_loss": 0.0, "integrate__steady_slope": 0.0,
-               "integrate__t_max": 1e12, "integrate__max_steps": None,
-               "integrate__backend": "cuda", "network__width": 2000}  # fmt: skip
-    run_together([experiment(**endless | {"integrate__max_steps": 1})], None, None, Interruption())
+def test_a_signal_stops_members_at_work(monkeypatch):
+    monkeypatch.setattr("flowsim.ensembles._PATIENCE", 1e18)
+    # Steps so short that billions of them would be needed.
+    endless = {"integrate__max_steps": None, "integrate__backend": "cuda", "network__width": 2000,
+               "integrate__method": "heun", "integrate__max_relative_change": 1e-9}  # fmt: skip
+    compiled = experiment(**endless | {"integrate__max_steps": 1})
+    assert run_together([compiled], None, None, Interruption()) != [None]
     interruption = Interruption()
     timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
     timer.start()
     with interruption.listening():
         found = run_together([experiment(**endless)], None, None, interruption)
-    timer.join()
+        timer.join()
     assert interruption.name == "SIGTERM"
     assert found == [None]
