@@ -25,6 +25,7 @@ BENCHMARKS = {
     "recording": "what saving costs: plain, recorded, with checkpoints",
     "durability": "runs killed, stopped and starved at random moments (half an hour)",
     "gpu": "the backend cuda: right-hand sides, steps and a run of 1e8 neurons, on a GPU",
+    "gpu_ensemble": "the backend cuda: ten thousand networks of width 1,000, on a GPU",
     "reference": "make the frozen references that are missing (minutes)",
 }
 """Modules of this package, each with ``main(quick)``, and what they measure."""
