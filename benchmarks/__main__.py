@@ -18,11 +18,14 @@ BENCHMARKS = {
     "threads": "what a second thread gains, pass by pass",
     "ensemble": "networks a second, a thousand small ones, against other solvers",
     "stiff": "gradients and seconds in a stiff tail against error, beside other solvers",
+    "stiff_costs": "a step of implicit and stabilised methods against the width and the samples",
+    "auto": "auto beside the best single method at equal error, on five kinds of flows",
     "paths": "what a pass costs each way; makes the table that the choice is made by",
     "controllers": "attempts of rival step-size controllers",
     "recording": "what saving costs: plain, recorded, with checkpoints",
     "durability": "runs killed, stopped and starved at random moments (half an hour)",
     "gpu": "the backend cuda: right-hand sides, steps and a run of 1e8 neurons, on a GPU",
+    "gpu_ensemble": "the backend cuda: ten thousand networks of width 1,000, on a GPU",
     "reference": "make the frozen references that are missing (minutes)",
 }
 """Modules of this package, each with ``main(quick)``, and what they measure."""

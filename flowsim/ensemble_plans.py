@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from flowsim.backends import resolve_backend
 from flowsim.config import Experiment
 from flowsim.config.sections import Integrate
 from flowsim.data import Dataset
@@ -72,7 +73,7 @@ class Plan:
     @property
     def device(self) -> int:
         """Number of the GPU."""
-        return getattr(self.experiment.integrate, "device", None) or 0
+        return self.experiment.integrate.device or 0
 
     def network(self, experiment: Experiment) -> TwoLayerNetwork:
         """The network of a member."""
@@ -140,11 +141,12 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
     Plan or None
         None if they have to go the ordinary way.
     """
-    section, record = experiment.integrate, experiment.record
     experiment.check_targets(dataset)
     network = make_network(experiment, dataset, activation)
     if not isinstance(network, TwoLayerNetwork):
         return None
+    experiment = resolve_backend(experiment, network, dataset)
+    section, record = experiment.integrate, experiment.record
     n, d = dataset.x.shape
     method = resolve_method(experiment, network, dataset)
     stepper = METHODS[method](method_options(experiment, dataset.y))

@@ -72,6 +72,8 @@ class Finished:
         """One member as the run that it is."""
         plan, experiment, results = self.plan, self.experiments[member], self.results
         flow = plan.flow(experiment)
+        # Who has carried it out; what is left to measure needs no device.
+        flow.backend, flow.device = plan.backend, plan.device
         counted = results.counters[member]
         counters = Counters(int(counted[member_data.N_STEPS]), int(counted[member_data.N_REJECTED]))
         numbers = results.numbers[member]
@@ -83,7 +85,6 @@ class Finished:
             "status": ENDINGS[reason.partition(":")[0]],
             "stop_reason": reason,
             **attributes(experiment, flow, plan.method),
-            "backend": plan.backend,
             "fingerprint": Job(experiment, plan.dataset, flow.network, plan.method).fingerprint(),
         }
         groups = {series.group: self._series(member, series) for series in plan.series}
@@ -367,7 +368,12 @@ def _schedules(plan: Plan, lists: tuple[np.ndarray, np.ndarray]) -> tuple:
 
 
 def warm_up(plan: Plan) -> None:
-    """Compile what members need, or fetch it from the cache on disk, by a run of one step."""
+    """Compile what members need, or fetch it from the cache on disk, by a run of one step.
+
+    Not for a GPU, whose code is made for a width and takes seconds.
+    """
+    if plan.backend != "cpu":
+        return
     network = plan.experiment.network.model_copy(update={"width": 1})
     short = plan.experiment.integrate.model_copy(update={"max_steps": 1})
     tiny = replace(plan.experiment, network=network, integrate=short)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 
+from flowsim.kernels.cpu.samples import half_mean_square
 from flowsim.kernels.interface import Array, FlowKernels
 from flowsim.networks.risk import Risk
 from flowsim.networks.tangent_kernel import TangentKernel, largest_rate_of
@@ -51,6 +53,12 @@ class FlowPasses(Risk):
         self.n_passes = 0
         self.n_grams = 0
         self._mobilities, self._whole = mobilities, whole
+        self._unit = float(np.finfo(kernels.dtype).eps)
+
+    def rounding(self, residual: np.ndarray) -> float:
+        """One rounding error of the outputs at e = ``residual``, root mean square."""
+        outputs = (residual + self.y).reshape(-1)
+        return self._unit * math.sqrt(2.0 * half_mean_square(outputs))
 
     def empty(self, n: int | None = None) -> Array:
         """One state, or a stack of ``n``, uninitialised."""

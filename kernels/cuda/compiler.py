@@ -77,6 +77,8 @@ class Kernel:
 
         if shared > 48 * 1024:  # more has to be asked for
             raw.max_dynamic_shared_size_bytes = shared
+            # All that the cache can lend, so that as many blocks as fit are at work.
+            raw.preferred_shared_memory_carveout = 100
         self._raw, self._shared = raw, shared
         self._address, self._launch = raw.kernel.ptr, driver.launchKernel
 

@@ -101,7 +101,7 @@ def make_control(control: member_data.Control) -> ctypes.Structure:
         control.max_age, control.max_rejections, control.max_passes,
         control.a[1, 0] if stages == 2 else 0.0,
         numbers(*control.b),
-        square.from_buffer_copy(np.ascontiguousarray(control.dense, np.float64).tobytes()),
+        square(*(numbers(*row) for row in control.dense)),
     )  # fmt: skip
 
 

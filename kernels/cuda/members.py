@@ -29,7 +29,7 @@ from flowsim.kernels.cpu.member_data import (
 
 from . import member_data
 from .compiler import Kernel, kernel, real
-from .device import free_memory, use_device
+from .device import free_memory, free_pool, use_device
 
 SOURCES = ("member_data", "member_samples", "member_passes", "member_rows", "members")
 """Files of this folder that make the kernel ``run_members``."""
@@ -125,6 +125,8 @@ def run_members(
         members = _Members(cupy, portion, scales, results, in_shared)
         _run(cupy, program, threads_of(neurons), common, members, stop)
         members.fetch()
+        del members
+    free_pool()
 
 
 def _portions(
@@ -172,7 +174,9 @@ class _Members:
         self, cupy: Any, portion: slice, scales: np.ndarray, results: Results, in_shared: bool
     ) -> None:
         self.portion, self.results = portion, results
-        theta = cupy.asarray(results.theta[portion])
+        states = results.theta[portion]
+        theta = cupy.empty(states.shape, states.dtype)
+        theta.set(states)  # straight from where they are, with no copy of them in pinned memory
         count, n = len(theta), results.residual.shape[1]
         room, snapshot_room = results.rows.shape[1], results.snapshots.shape[1]
         arrays = {

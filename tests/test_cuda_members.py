@@ -1,0 +1,256 @@
+"""Members of ensembles on a GPU: the code for both targets, and runs beside those of the CPU.
+
+What is marked ``gpu`` is skipped where no device is; the code is compiled in any case.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import flowsim as fs
+from flowsim.ensemble_plans import plan_members
+from flowsim.ensembles import run_members
+from flowsim.errors import ConfigError
+from flowsim.kernels.activations import ACTIVATIONS
+from flowsim.kernels.cpu.member_data import ENDING, N_RHS, N_ROWS, N_SNAPSHOTS, N_STEPS, Problem
+from flowsim.kernels.cuda import members, nvrtc
+from flowsim.kernels.cuda.compiler import options, source
+from flowsim.kernels.cuda.device import device_problem
+from flowsim.many import run_together
+from flowsim.steppers.interruption import Interruption
+
+BASE = {
+    "network": {"width": 100},
+    "scaling": {"gamma": 1.0, "gamma_prime": 0.0},
+    "data": {"kind": "points", "x": [[-0.5], [-0.1], [0.2], [0.5]], "y": [0.25, 0.0, 0.1, 0.3]},
+    "integrate": {"stop_loss": 1e-4, "max_steps": 3000},
+}
+
+
+def experiment(seed=0, base=BASE, **overrides):
+    dotted = {key.replace("__", "."): value for key, value in overrides.items()}
+    return fs.load_experiment(base, overrides={"network.seed": seed, **dotted})
+
+
+def results(experiments, backend):
+    first = experiments[0]
+    plan = plan_members(first, first.make_dataset(), ACTIVATIONS[first.network.activation])
+    assert plan is not None
+    (finished,) = run_members(replace(plan, backend=backend), experiments, 1)
+    return finished.results
+
+
+def problem_of(n, d, leak, dtype):
+    x = np.ones((n, d))
+    return Problem(x.astype(dtype), x, np.ones(n), x @ x.T, leak, (0,) * d, 1)
+
+
+# Shape, leak, dtype, stages, neurons, and whether the states are in shared memory.
+SHAPES = [
+    ((4, 2), 0.0, "float64", 2, 2000, True),
+    ((4, 2), 0.01, "float32", 1, 400, True),
+    ((11, 3), 0.0, "float64", 2, 20000, False),
+    ((32, 2), 0.01, "float64", 2, 100, True),
+]
+
+
+@pytest.mark.skipif(nvrtc.library_path() is None, reason="needs the wheel nvidia-cuda-nvrtc")
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_the_code_compiles_and_stays_in_registers(shape, target):
+    (n, d), leak, dtype, stages, neurons, in_shared = shape
+    macros = members.macros(problem_of(n, d, leak, dtype), stages, neurons, in_shared)
+    _, kernels = nvrtc.compile_source(source(members.SOURCES), options(macros), target)
+    found = kernels["run_members"]
+    assert found.spilled == found.stack == 0
+    assert found.shared <= members.static_bytes(n)
+
+
+def test_threads_of_a_block_depend_on_the_network_alone():
+    widths = [1, 256, 257, 2000, 10**6]
+    assert [members.threads_of(width) for width in widths] == [32, 32, 64, 256, 256]
+
+
+@pytest.mark.skipif(not device_problem(), reason="there is a device")
+def test_without_a_device_a_list_is_refused_with_the_remedy():
+    with pytest.raises(ConfigError, match='backend = "cuda": finds no'):
+        fs.simulate([experiment(integrate__backend="cuda")])
+
+
+CASES = {
+    "default": {},
+    "antisymmetric": {"network__antisymmetric": True, "scaling__gamma": 1.5},
+    "lazy": {"scaling__gamma": 0.5, "scaling__gamma_prime": 0.2},
+    "euler": {"integrate__method": "euler"},
+    "leaky": {"network__activation": "leaky_relu"},
+    "linear": {"network__activation": "linear", "integrate__method": "heun",
+               "integrate__max_steps": 25},
+    "wide": {"network__width": 1100},
+    "one neuron": {"network__width": 1, "integrate__max_steps": 100},
+    "t_max": {"integrate__t_max": 20.0},
+    "max_steps": {"integrate__max_steps": 30},
+    "solved at once": {"integrate__stop_loss": 10.0},
+    "steady": {"integrate__steady_min_time": 1.0, "integrate__steady_slope": 0.5},
+    "frozen": {"network__mobility": {"input": 0.0}},
+    "linear rows": {"record__observables": {"schedule": "linear", "every": 0.7},
+                    "integrate__t_max": 40.0},
+    "no rows": {"record__observables": {"schedule": "none"},
+                "record__snapshots": {"schedule": "none"}},
+    "rows from a start": {"record__observables": {"schedule": "log", "per_decade": 7,
+                                                  "start": 0.5}},
+    "dense snapshots": {"record__snapshots": {"schedule": "log", "per_decade": 9,
+                                              "dtype": "float64"}},
+}  # fmt: skip
+
+
+def assert_alike(ours, theirs, relative, absolute):
+    """Every result of float64 members, on both backends."""
+    np.testing.assert_array_equal(ours.counters, theirs.counters)
+    for name in ("change", "sup_change", "numbers"):
+        np.testing.assert_allclose(
+            getattr(ours, name), getattr(theirs, name), relative, 1e-13, err_msg=name
+        )
+    for name in ("theta", "residual"):
+        np.testing.assert_allclose(
+            getattr(ours, name), getattr(theirs, name), 0.0, absolute, err_msg=name
+        )
+    for member, counted in enumerate(theirs.counters):
+        rows = slice(counted[N_ROWS])
+        mine, other = ours.rows[member, rows], theirs.rows[member, rows]
+        # The drift of an invariant is rounding and no more.
+        mine[:, 7] = np.abs(mine[:, 7] - other[:, 7]) > 1e-10
+        other[:, 7] = 0.0
+        np.testing.assert_allclose(mine, other, relative, 1e-12)
+        kept = slice(counted[N_SNAPSHOTS])
+        mine, other = ours.snapshot_times[member, kept], theirs.snapshot_times[member, kept]
+        np.testing.assert_array_equal(mine[:-1], other[:-1])
+        mine, other = ours.snapshots[member, kept], theirs.snapshots[member, kept]
+        np.testing.assert_allclose(mine, other, 0.0, absolute)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("case", sorted(CASES))
+def test_members_agree_with_those_of_the_cpu(case):
+    some = [experiment(seed, **CASES[case]) for seed in range(3)]
+    assert_alike(results(some, "cuda"), results(some, "cpu"), 1e-9, 1e-10)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu"])
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (3, 2), (5, 4), (8, 8), (11, 3), (32, 2)])
+def test_members_agree_for_any_number_of_samples_and_inputs(n, d, activation):
+    # Sums are taken in groups of samples; the last group is filled up, and one sample is zero.
+    x = np.random.default_rng(n).normal(size=(n, d))
+    x[0] *= n == 1
+    data = {"kind": "points", "x": x.tolist(), "y": (0.5 * x[:, 0]).tolist(), "bias": False}
+    base = BASE | {"data": data, "network": {"width": 150, "activation": activation}}
+    some = [experiment(seed, base, integrate__max_steps=60) for seed in range(2)]
+    assert_alike(results(some, "cuda"), results(some, "cpu"), 1e-9, 1e-10)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("method", ["heun", "euler"])
+def test_float32_members_agree_to_their_rounding(method):
+    some = [
+        experiment(seed, integrate__dtype="float32", integrate__method=method) for seed in range(3)
+    ]
+    ours, theirs = results(some, "cuda"), results(some, "cpu")
+    np.testing.assert_array_equal(ours.counters[:, ENDING], theirs.counters[:, ENDING])
+    np.testing.assert_allclose(ours.change, theirs.change, 1e-4)
+    np.testing.assert_allclose(ours.theta, theirs.theta, 0.0, 1e-3)
+
+
+def assert_same_bits(ours, theirs):
+    for name in ("theta", "residual", "numbers", "counters", "change", "sup_change"):
+        assert getattr(ours, name).tobytes() == getattr(theirs, name).tobytes(), name
+    for member, counted in enumerate(theirs.counters):
+        for name, column in (("rows", N_ROWS), ("snapshots", N_SNAPSHOTS)):
+            mine, other = (getattr(one, name)[member, : counted[column]] for one in (ours, theirs))
+            assert mine.tobytes() == other.tobytes(), name
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_bits_depend_on_nothing_but_the_member(dtype, monkeypatch):
+    many = [
+        experiment(seed, scaling__gamma=0.6 + 0.1 * (seed % 9), integrate__dtype=dtype)
+        for seed in range(40)
+    ]
+    once = results(many, "cuda")
+    assert (once.counters[:, ENDING] == 1).all() and len(set(once.counters[:, N_STEPS])) > 20
+    assert_same_bits(results(many, "cuda"), once)
+    # Alone, from launch to launch, from portion to portion, out of shared memory.
+    alone = results(many[7:8], "cuda")
+    assert_same_bits(alone, type(once)(*(one[7:8] for one in once)))
+    monkeypatch.setattr(members, "_FIRST_STEPS", 1)
+    monkeypatch.setattr(members, "_SHORT", 0.0)
+    assert_same_bits(results(many[:10], "cuda"), type(once)(*(one[:10] for one in once)))
+    monkeypatch.undo()
+    monkeypatch.setattr(members, "_SHARE", 0.0)
+    assert_same_bits(results(many[:3], "cuda"), type(once)(*(one[:3] for one in once)))
+    monkeypatch.setattr(members, "static_bytes", lambda n: 1 << 30)
+    assert_same_bits(results(many[:3], "cuda"), type(once)(*(one[:3] for one in once)))
+
+
+@pytest.mark.gpu
+def test_lists_are_carried_out_there_and_say_so(tmp_path):
+    some = [experiment(seed, integrate__backend="cuda") for seed in range(3)]
+    runs = fs.simulate(some)
+    on_cpu = fs.simulate([experiment(seed) for seed in range(3)])
+    assert [run.attributes["backend"] for run in runs] == ["cuda"] * 3
+    for run, other in zip(runs, on_cpu, strict=True):
+        assert run.stop_reason == other.stop_reason and set(run.final) == set(other.final)
+        np.testing.assert_allclose(run.observables["time"], other.observables["time"], 1e-12)
+    runs.save(tmp_path / "runs.h5")
+    with fs.open(tmp_path / "runs.h5") as ensemble:
+        assert [run.relative_change for run in ensemble] == [run.relative_change for run in runs]
+    assert run_together(some, None, None, Interruption()) != [None] * 3
+
+
+@pytest.mark.gpu
+def test_results_are_those_of_a_small_step():
+    """Not only equal to the CPU's: right."""
+    ours = results([experiment(seed) for seed in range(3)], "cuda")
+    fine = {"integrate__method": "heun", "integrate__max_relative_change": 1e-3,
+            "integrate__step_fraction": 0.1, "integrate__max_steps": 10**6}  # fmt: skip
+    exact = results([experiment(seed, **fine) for seed in range(3)], "cuda")
+    assert (exact.counters[:, N_RHS] > 5 * ours.counters[:, N_RHS]).all()
+    assert np.max(np.abs(ours.change[:, 0] / exact.change[:, 0] - 1.0)) < 5e-3
+
+
+@pytest.mark.gpu
+def test_a_long_member_goes_the_ordinary_way(monkeypatch):
+    monkeypatch.setattr("flowsim.ensembles._PATIENCE", 1e6)
+    one = experiment(integrate__backend="cuda")
+    assert run_together([one], None, None, Interruption()) == [None]
+
+
+@pytest.mark.gpu
+def test_times_beyond_the_list_of_moments_go_the_ordinary_way(monkeypatch):
+    monkeypatch.setattr("flowsim.ensemble_plans._DECADES", (-12, 1))
+    one = experiment(integrate__backend="cuda")
+    assert run_together([one], None, None, Interruption()) == [None]
+
+
+@pytest.mark.gpu
+def test_a_signal_stops_members_at_work(monkeypatch):
+    monkeypatch.setattr("flowsim.ensembles._PATIENCE", 1e18)
+    # Steps so short that billions of them would be needed.
+    endless = {"integrate__max_steps": None, "integrate__backend": "cuda", "network__width": 2000,
+               "integrate__method": "heun", "integrate__max_relative_change": 1e-9}  # fmt: skip
+    compiled = experiment(**endless | {"integrate__max_steps": 1})
+    assert run_together([compiled], None, None, Interruption()) != [None]
+    interruption = Interruption()
+    timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM))
+    timer.start()
+    with interruption.listening():
+        found = run_together([experiment(**endless)], None, None, interruption)
+        timer.join()
+    assert interruption.name == "SIGTERM"
+    assert found == [None]
