@@ -378,5 +378,11 @@ class TwoLayerKernels(FlowKernels, Protocol):
     def neuron_blocks(self) -> NeuronBlocks | None:
         """Room for the blocks of all neurons, (2 + d) / 2 copies of the state; None without any."""
 
+    def invariant_drift(self, initial: Array, theta: Array) -> float:
+        """Largest change of a neuron's input_mobility a^2 - output_mobility |w|^2 between states.
+
+        Relative to the sum of both terms, at ``initial`` or ``theta``, whichever is larger.
+        """
+
     def activity(self, theta: Array) -> tuple[int, int]:
         """How many neurons are active (w_k . x_i > 0) on every sample, and on none."""

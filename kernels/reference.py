@@ -287,6 +287,16 @@ class ReferenceKernels(ReferenceSteps):
     def neuron_blocks(self) -> ReferenceNeuronBlocks:
         return ReferenceNeuronBlocks(self.field)
 
+    def invariant_drift(self, initial: np.ndarray, theta: np.ndarray) -> float:
+        field, terms = self.field, []
+        for state in (np.asarray(initial, np.float64), np.asarray(theta, np.float64)):
+            outputs = field.input_mobility * state[0] ** 2
+            terms.append((outputs, field.output_mobility * np.sum(state[1:] ** 2, axis=0)))
+        (a, w), (b, v) = terms
+        size = np.maximum(a + w, b + v)
+        drift = np.abs((b - v) - (a - w))
+        return float(np.max(np.divide(drift, size, out=np.zeros_like(size), where=size != 0.0)))
+
     def activity(self, theta: np.ndarray) -> tuple[int, int]:
         active = np.sum(self.field.x @ np.asarray(theta[1:], np.float64) > 0.0, axis=0)
         return int(np.sum(active == self.n_samples)), int(np.sum(active == 0))

@@ -187,6 +187,8 @@ class Operations:
         weights = np.array([0.3, -0.2, 0.5])
         self.keep("combination", kernels.squared_combination(self.slopes(turned=True), weights))
         self.keep("grams", *kernels.grams(theta))
+        self.keep("drift", np.array(kernels.invariant_drift(theta, other)))
+        self.keep("no drift", np.array(kernels.invariant_drift(theta, theta)))
         if kernels.dtype == np.float64:  # else a neuron may be just this side of a kink
             self.keep("activity", np.array(kernels.activity(theta)))
 

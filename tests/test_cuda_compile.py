@@ -73,6 +73,9 @@ class NoSums(sums.Sums):
     def total(self, rows, width):
         return np.zeros(width)
 
+    def largest(self, count):
+        return 0.0
+
     def runs(self, lengths):
         return np.zeros(len(lengths))
 
@@ -176,6 +179,7 @@ def test_every_kernel_compiles_into_registers(case, monkeypatch):
     monkeypatch.setattr(matrix, "Products", lambda *a: NOTHING)
     ask(case)
     sums.squares(NoSums(), np.zeros((2, 3, 8)), np.ones(2))
+    sums.invariant_drift(NoSums(), np.zeros((3, 8)), np.zeros((3, 8)), 1.0, 1.0)
     assert len(asked.specs) > 1
     for (name, code, given), shared in asked.specs.items():
         for architecture in ARCHITECTURES:

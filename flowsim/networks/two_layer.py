@@ -16,7 +16,6 @@ import numpy as np
 
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import Activation
-from flowsim.kernels.cpu import measures
 from flowsim.kernels.interface import Array, TwoLayerField, TwoLayerKernels
 from flowsim.kernels.losses import SQUARE
 from flowsim.networks.flow import NetworkFlow
@@ -236,9 +235,4 @@ class TwoLayerFlow(NetworkFlow):
         """
         if not self.network.activation.homogeneous:
             return float("nan")
-        return measures.invariant_drift(
-            self.host(self.initial),
-            self.host(theta),
-            self.field.output_mobility,
-            self.field.input_mobility,
-        )
+        return self.kernels.invariant_drift(self.initial, theta)

@@ -95,6 +95,9 @@ class Flow(Protocol):
     def residual_size(self, residual: np.ndarray) -> float:
         """Size of e that its errors are relative to."""
 
+    def rounding(self, residual: np.ndarray) -> float:
+        """What rounding leaves unsure of e, root mean square."""
+
     def empty(self, n: int | None = None) -> State:
         """One state, or a stack of n slopes, uninitialised."""
 

@@ -192,6 +192,10 @@ class CpuKernels:
     def neuron_blocks(self) -> CpuNeuronBlocks:
         return CpuNeuronBlocks(self.field, self.neurons, self.dtype, self.passes.threads)
 
+    def invariant_drift(self, initial: np.ndarray, theta: np.ndarray) -> float:
+        mobilities = self.field.output_mobility, self.field.input_mobility
+        return float(measures.invariant_drift(initial, theta, *mobilities))
+
     def activity(self, theta: np.ndarray) -> tuple[int, int]:
         n_blocks = -(-self.neurons // measures.BLOCK)
         partial = np.empty((n_blocks, 2), np.int64)

@@ -12,7 +12,7 @@ from .choice import choose_way
 from .device import use_device
 from .few import MOST_GRAM_SAMPLES, FewPasses
 from .matrix import MatrixPasses
-from .sums import Sums, squares
+from .sums import Sums, invariant_drift, squares
 
 State = Any
 """An array of CuPy."""
@@ -198,6 +198,10 @@ class CudaKernels:
 
     def neuron_blocks(self) -> None:
         return None
+
+    def invariant_drift(self, initial: State, theta: State) -> float:
+        mobilities = self.field.output_mobility, self.field.input_mobility
+        return invariant_drift(self._sums, initial, theta, *mobilities)
 
     def activity(self, theta: State) -> tuple[int, int]:
         everywhere, nowhere = self.passes.activity(theta)
