@@ -36,9 +36,9 @@ AGREEMENT = {"float64": 1e-6, "float32": 1e-2}
 """Largest relative difference of gradients in norm: a neuron next to a kink may round to either
 side of it."""
 
-BUDGET, LEAST = 0.3, 5
-COMPILING = 100.0
-"""Seconds after which no more contestants are compiled by PyTorch."""
+BUDGET, LEAST = 0.1, 5
+COMPILED = 1 << 5
+"""n d up to which ``torch.compile`` takes part: it is long in compiling; products win beyond."""
 
 WAYS = {
     "tsit54": ("slopes made again", 8),
@@ -125,9 +125,7 @@ def random_state(rows: int, neurons: int, dtype: str) -> Any:
     return theta
 
 
-def measure(
-    shape: tuple[int, int, int], dtype: str, rates: dict[str, float], compiled: bool
-) -> Case:
+def measure(shape: tuple[int, int, int], dtype: str, rates: dict[str, float]) -> Case:
     """flowsim and the others on one shape."""
     m, n, d = shape
     generator = np.random.default_rng(0)
@@ -150,18 +148,18 @@ def measure(
         flops_share=6.0 * m * n * d / both / rates[dtype],
     )  # fmt: skip
     kernels.rate(theta, residual, out)
-    _others(case, Problem(x, y, theta, kappa, dtype, 1), theta, out, compiled)
+    _others(case, Problem(x, y, theta, kappa, dtype, 1), theta, out)
     return case
 
 
-def _others(case: Case, problem: Problem, theta: Any, rate: Any, compiled: bool) -> None:
+def _others(case: Case, problem: Problem, theta: Any, rate: Any) -> None:
     """The best time of each other program, of the ways that run and agree."""
     import cupy
 
     from .peers.gpu import contestants
 
     norm = float(cupy.linalg.norm(rate.ravel()))
-    for one in contestants(problem, theta, compiled):
+    for one in contestants(problem, theta, problem.x.size <= COMPILED):
         try:
             da, dw = one.gradient()
             off = float(
@@ -173,7 +171,7 @@ def _others(case: Case, problem: Problem, theta: Any, rate: Any, compiled: bool)
             if not off <= AGREEMENT[problem.dtype] * norm:
                 print(f"{one.program}, {one.way}: gradient differs by {off / norm:.1e}")
                 continue
-            spent = seconds(one.call, 0.15)
+            spent = seconds(one.call)
         except Exception as error:  # such as a compiler that is missing, or memory
             print(f"{one.program}, {one.way}: left out, {type(error).__name__}: {error!s:.200}")
             continue
@@ -318,6 +316,13 @@ def tables(data: dict[str, Any]) -> list[Table]:
     return [limit, sides, step, runs]
 
 
+def _tidy(found: Any) -> None:
+    """Print what has been found, and free what it was found with."""
+    print(found, flush=True)
+    gc.collect()
+    free_pool()
+
+
 def main(quick: bool = False) -> None:
     """Measure and report."""
     if problem := device_problem():
@@ -335,22 +340,16 @@ def main(quick: bool = False) -> None:
         "runs": [],
     }
     print(data, flush=True)
-    for dtype in DTYPES:
-        data["runs"].append(whole_run(data["neurons"], dtype))
-        print(data["runs"][-1], flush=True)
-        free_pool()
-        data["steps"] += steps(data["neurons"], dtype, rates)
-        gc.collect()
-        free_pool()
-    for table in tables(data)[-2:]:
-        print(table.markdown(), flush=True)
     for shape in QUICK_SHAPES if quick else SHAPES:
         for dtype in DTYPES:
-            compiled = time.perf_counter() - started < COMPILING
-            case = measure(shape, dtype, rates, compiled)
-            data["cases"].append(asdict(case))
-            print(data["cases"][-1], flush=True)
-            gc.collect()
-            free_pool()
+            data["cases"].append(asdict(measure(shape, dtype, rates)))
+            _tidy(data["cases"][-1])
+    for dtype in DTYPES:
+        data["steps"] += steps(data["neurons"], dtype, rates)
+        _tidy(data["steps"][-len(WAYS) :])
+    whole_run(1000, "float64")  # everything is compiled once
+    for dtype in DTYPES:
+        data["runs"].append(whole_run(data["neurons"], dtype))
+        _tidy(data["runs"][-1])
     data["seconds"] = time.perf_counter() - started
     report("gpu", tables(data), data, quick, ("cupy-cuda13x", "cupy-cuda12x", "torch", "jax"))
