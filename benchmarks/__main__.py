@@ -18,6 +18,8 @@ BENCHMARKS = {
     "threads": "what a second thread gains, pass by pass",
     "ensemble": "networks a second, a thousand small ones, against other solvers",
     "stiff": "gradients and seconds in a stiff tail against error, beside other solvers",
+    "stiff_costs": "a step of implicit and stabilised methods against the width and the samples",
+    "auto": "auto beside the best single method at equal error, on five kinds of flows",
     "paths": "what a pass costs each way; makes the table that the choice is made by",
     "controllers": "attempts of rival step-size controllers",
     "recording": "what saving costs: plain, recorded, with checkpoints",

@@ -106,7 +106,7 @@ _LIST = [
     ),
     Problem(
         "stiff-wide", "the same at a width where only passes count",
-        width=100_000, times=(1e2, 1e3, 1e4), condition=(3.0e9, 1.2e3), **_SMOOTH,
+        width=100_000, times=(1e2, 1e3, 1e4, 1.3e5), condition=(3.0e9, 1.2e3), **_SMOOTH,
     ),
     Problem(
         "transient", "not stiff: the beginning, where accuracy limits the step",

@@ -22,9 +22,10 @@ from flowsim.kernels.activations import Activation
 Array = Any
 """An array of the backend: NumPy's on the CPU."""
 
-LEAST_PIVOT = 0.1
+LEAST_PIVOT = 0.5
 """Of a neuron's symmetric block in `NeuronBlocks`, under which it counts as straight: 0 is a pole
-of the step."""
+of the step, and what grows along a neuron by itself needs no implicit step. With 0.1 errors near
+the pole rejected every fifth step of ``tail`` (`benchmarks`) at rtol 1e-2: 40 % more passes."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ class FlowKernels(Protocol):
     """Whether a stack of slopes may be given backwards, as ``slopes[::-1]``."""
     begins_errors: bool
     """Whether `advance` takes ``other``, and there is an `end_error`."""
+    most_retraced: int
+    """Slopes that `retrace` makes again in less time than it takes to read them; 0 for none."""
 
     def array(self, values: np.ndarray) -> Array:
         """Copy a state to the backend in its dtype."""
@@ -240,6 +243,32 @@ class FlowKernels(Protocol):
         Writes d theta / d time into ``slope``; the error is begun + step weight slope, and what is
         returned has one row less: f (n,), and squares (2, layers) of the error and of ``theta``.
         """
+
+    def retrace(
+        self,
+        base: Array,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        step: float,
+        out: Array | None,
+    ) -> np.ndarray:
+        """Make all slopes of a step again from the state it began at, and combine, in one pass.
+
+        The state after slope j is base + step sum_(l <= j) rows[j, l] slopes[l], and slopes[j] the
+        velocity at the state before it for ``residuals[j]``, the first at ``base``; no slope is
+        read or kept. The last of these states goes to ``out``, if given. For the k residuals
+        (k, n) and rows (k, k). Returns f (n,) there.
+        """
+
+    def retrace_errors(
+        self,
+        base: Array,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`rate_and_errors` of a step that was retraced: rows (k - 1, k - 1), weights (e, k)."""
 
     def advance_registers(
         self,
@@ -348,6 +377,12 @@ class TwoLayerKernels(FlowKernels, Protocol):
 
     def neuron_blocks(self) -> NeuronBlocks | None:
         """Room for the blocks of all neurons, (2 + d) / 2 copies of the state; None without any."""
+
+    def invariant_drift(self, initial: Array, theta: Array) -> float:
+        """Largest change of a neuron's input_mobility a^2 - output_mobility |w|^2 between states.
+
+        Relative to the sum of both terms, at ``initial`` or ``theta``, whichever is larger.
+        """
 
     def activity(self, theta: Array) -> tuple[int, int]:
         """How many neurons are active (w_k . x_i > 0) on every sample, and on none."""

@@ -32,6 +32,7 @@ class ReferenceSteps(ABC):
     shape: tuple[int, int]
     whole: int
     begins_errors = True
+    most_retraced = 0
 
     @abstractmethod
     def outputs(self, theta: np.ndarray) -> np.ndarray:
@@ -135,6 +136,40 @@ class ReferenceSteps(ABC):
         f = self.combine(theta, parts, -weights, 1.0, None)
         squares = self.squared_combination(parts, weights)
         return f, np.array([squares, self.squared_norms(theta, None, self.whole)])
+
+    def _retraced(
+        self, base: np.ndarray, residuals: np.ndarray, rows: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """All slopes, and the state that the last of them is the velocity at."""
+        slopes, theta = self.empty(len(residuals)), base
+        for j, residual in enumerate(residuals):
+            self.rate(theta, residual, slopes[j])
+            if j + 1 < len(residuals):
+                theta = np.empty_like(base)
+                self.combine(base, slopes, rows[j, : j + 1], step, theta)
+        return slopes, theta
+
+    def retrace(
+        self,
+        base: np.ndarray,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        step: float,
+        out: np.ndarray | None,
+    ) -> np.ndarray:
+        slopes, _ = self._retraced(base, residuals, rows, step)
+        return self.combine(base, slopes, rows[-1], step, out)
+
+    def retrace_errors(
+        self,
+        base: np.ndarray,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        slopes, theta = self._retraced(base, residuals, rows, step)
+        return self.rate_and_errors(theta, residuals[-1], slopes, weights, step)
 
     def advance_registers(
         self,
@@ -251,6 +286,16 @@ class ReferenceKernels(ReferenceSteps):
 
     def neuron_blocks(self) -> ReferenceNeuronBlocks:
         return ReferenceNeuronBlocks(self.field)
+
+    def invariant_drift(self, initial: np.ndarray, theta: np.ndarray) -> float:
+        field, terms = self.field, []
+        for state in (np.asarray(initial, np.float64), np.asarray(theta, np.float64)):
+            outputs = field.input_mobility * state[0] ** 2
+            terms.append((outputs, field.output_mobility * np.sum(state[1:] ** 2, axis=0)))
+        (a, w), (b, v) = terms
+        size = np.maximum(a + w, b + v)
+        drift = np.abs((b - v) - (a - w))
+        return float(np.max(np.divide(drift, size, out=np.zeros_like(size), where=size != 0.0)))
 
     def activity(self, theta: np.ndarray) -> tuple[int, int]:
         active = np.sum(self.field.x @ np.asarray(theta[1:], np.float64) > 0.0, axis=0)

@@ -63,7 +63,10 @@ class Operations:
         self.values = generator.normal(size=(4, 1 + d, self.neurons)).astype(kernels.dtype)
         self.rates = generator.normal(size=(5, 1 + d, self.neurons)).astype(kernels.dtype)
         self.residual = generator.normal(size=n)
-        for group in (self.products, self.stages, self.ends, self.low_storage, self.measures):
+        for group in (
+            self.products, self.stages, self.ends, self.begun, self.retraced, self.low_storage,
+            self.measures,
+        ):  # fmt: skip
             group()
 
     def states(self):
@@ -129,6 +132,38 @@ class Operations:
             f, squares = self.kernels.rate_and_errors(theta, self.residual, slopes, weights, 0.2)
             self.keep(f"errors {errors}", f, squares, slopes)
 
+    def begun(self):
+        """An error that the pass before has begun; what of it a backend does not know is left."""
+        kernels, e = self.kernels, self.residual
+        if not kernels.begins_errors:
+            return
+        theta, out, base, other = self.states()
+        slopes, here = self.slopes(), np.array([0.2, -0.1])
+        weights, others = np.array([0.3, -0.2, 0.5]), np.array([0.03, 0.01, -0.02])
+        f = kernels.advance(
+            None, e, base, slopes, weights, 0.3, out, slopes[3], here, others, other
+        )
+        self.keep("begun", f, out, slopes, other)
+        f, squares = kernels.end_error(theta, e, slopes[4], -0.4, 0.3, other)
+        self.keep("ended", f, squares, slopes)
+
+    def retraced(self):
+        """Slopes made again: one alone, as many as there may be, and the errors after them."""
+        kernels, base, out = self.kernels, *self.states()[:2]
+        most = min(kernels.most_retraced, 7)
+        generator = np.random.default_rng(7)
+        residuals, rows = generator.normal(size=(7, len(self.residual))), np.tril(np.ones((7, 7)))
+        rows *= generator.normal(size=(7, 7))
+        for stages in (1, 3, most)[: 3 * (most > 0)]:
+            for where in (None, out):
+                f = kernels.retrace(base, residuals[:stages], rows[:stages, :stages], 0.1, where)
+                self.keep(f"retraced {stages} {where is out}", f, out)
+            for errors in (1, 2)[: 2 * (stages > 1)]:
+                weights = generator.normal(size=(errors, stages))
+                known = rows[: stages - 1, : stages - 1]
+                f, squares = kernels.retrace_errors(base, residuals[:stages], known, weights, 0.1)
+                self.keep(f"retraced errors {errors} {stages}", f, squares)
+
     def low_storage(self):
         kernels, e = self.kernels, self.residual
         theta, memory, base, error = self.states()
@@ -152,14 +187,18 @@ class Operations:
         weights = np.array([0.3, -0.2, 0.5])
         self.keep("combination", kernels.squared_combination(self.slopes(turned=True), weights))
         self.keep("grams", *kernels.grams(theta))
+        self.keep("drift", np.array(kernels.invariant_drift(theta, other)))
+        self.keep("no drift", np.array(kernels.invariant_drift(theta, theta)))
         if kernels.dtype == np.float64:  # else a neuron may be just this side of a kink
             self.keep("activity", np.array(kernels.activity(theta)))
 
 
 def compare(backend, case, dtype, tolerance):
     """All results of a backend beside those of the reference, to a tolerance of the largest."""
-    found = Operations(make_kernels(backend, case, dtype), case).found
-    expected = Operations(make_kernels("reference", case, dtype), case).found
+    kernels, oracle = make_kernels(backend, case, dtype), make_kernels("reference", case, dtype)
+    found = Operations(kernels, case).found
+    oracle.begins_errors, oracle.most_retraced = kernels.begins_errors, kernels.most_retraced
+    expected = Operations(oracle, case).found
     assert found.keys() == expected.keys()
     wrong = {}
     for name, values in expected.items():

@@ -3,6 +3,8 @@
 import numpy as np
 from test_products import dense
 
+from flowsim.kernels.interface import LEAST_PIVOT
+
 
 def phi_of(flow, theta):
     """Phi (weights, n) and the mobility of every weight, from products tested elsewhere."""
@@ -59,7 +61,7 @@ def straightened(field, own, size):
         symmetric = np.eye(len(roots)) - size * block / roots[:, None] * roots
         minors = [np.linalg.det(symmetric[:k, :k]) for k in range(len(roots) + 1)]
         pivots = np.divide(minors[1:], minors[:-1])
-        if min(pivots) < 0.1:
+        if min(pivots) < LEAST_PIVOT:
             block[:] = 0.0
             count += 1
     return count

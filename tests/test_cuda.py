@@ -15,7 +15,12 @@ from kernel_cases import CASES, Operations, compare, make_field, make_kernels
 import flowsim as fs
 from flowsim.errors import ConfigError, FlowsimError
 from flowsim.kernels import two_layer_kernels
+from flowsim.kernels.activations import ACTIVATIONS
+from flowsim.networks.two_layer import TwoLayerFlow, TwoLayerNetwork
+from flowsim.scaling import Scaling
 from flowsim.steppers import METHOD_NAMES
+from flowsim.steppers.base import Point
+from flowsim.steppers.methods import METHODS, MethodOptions
 
 pytestmark = pytest.mark.gpu
 
@@ -102,7 +107,7 @@ def test_runs_agree_with_those_of_the_cpu(method):
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize("method", ["auto", "euler", "rdpk35"])
+@pytest.mark.parametrize("method", ["auto", "euler", "rdpk35", "tsit54"])
 def test_relu_runs_agree_with_those_of_the_cpu(method, dtype):
     options = {"method": method, "activation": "relu", "dtype": dtype}
     cpu, cuda = simulate(backend="cpu", **options), simulate(**options)
@@ -115,6 +120,36 @@ def test_momentum_and_batches():
                "max_steps": 40}  # fmt: skip
     cpu, cuda = simulate(backend="cpu", **options), simulate(**options)
     assert cuda.relative_change["all"] == pytest.approx(cpu.relative_change["all"], rel=1e-9)
+
+
+@pytest.mark.parametrize("begins", [True, False])
+def test_slopes_made_again_lead_to_the_same_points(begins):
+    """As slopes that are read, whether or not the last stage begins the error."""
+    network = TwoLayerNetwork(
+        scaling=Scaling.from_exponents(3000, 1.0, 0.0), activation=ACTIVATIONS["relu"]
+    )
+    x, y = np.array([[-0.5, 1.0], [0.1, 1.0], [0.5, 1.0]]), np.array([0.2, -0.1, 0.4])
+    paths = []
+    for retraced in (True, False):
+        flow = TwoLayerFlow(network, x, y, backend="cuda")
+        assert flow.most_retraced and flow.begins_errors
+        if not retraced:
+            flow.most_retraced, flow.begins_errors = 0, begins
+        stepper = METHODS["tsit54"](MethodOptions(rtol=1e-4, atol=1e-9))
+        theta = flow.initial.copy()
+        point, seen = Point.of(flow, 0.0, theta, flow.residual(theta)), []
+        stepper.start(flow, point)
+        while len(seen) < 12:
+            attempt = stepper.attempt(flow, point, np.inf)
+            if attempt.point is None:
+                continue
+            middle, e = attempt.interpolate(0.4)
+            point = attempt.point
+            seen.append((point.time, flow.host(point.theta), flow.host(middle), e))
+        paths.append(seen)
+    for one, other in zip(*paths, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("method", ["tsit54", "heun", "rdpk35"])
@@ -139,9 +174,13 @@ def test_quick_files_hold_all_that_those_of_the_cpu_do(tmp_path):
     assert dead == cpu.observables["dead_neurons"][0]
 
 
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
 @pytest.mark.parametrize("method", ["tsit54", "heun", "rdpk35", "rkc2", "gradient-descent"])
-def test_a_run_goes_on_to_the_same_bits(tmp_path, method):
-    options = {"method": method, "t_max": 20.0, "stop_loss": 0.0, "steady_slope": 1e-9}
+def test_a_run_goes_on_to_the_same_bits(tmp_path, method, activation):
+    options = {
+        "method": method, "t_max": 20.0, "stop_loss": 0.0, "steady_slope": 1e-9,
+        "activation": activation,
+    }  # fmt: skip
     if method == "gradient-descent":
         options |= {"step": 0.05, "momentum": 0.5}
     whole = simulate(**options)

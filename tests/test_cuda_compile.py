@@ -73,6 +73,9 @@ class NoSums(sums.Sums):
     def total(self, rows, width):
         return np.zeros(width)
 
+    def largest(self, count):
+        return 0.0
+
     def runs(self, lengths):
         return np.zeros(len(lengths))
 
@@ -94,20 +97,29 @@ def stages(passes, slopes, errors):
     passes.sweep(None, base=s, slopes=s, weights=np.ones(slopes + 1), out=s)
     passes.sweep(None, e, s, s, np.ones(1), np.ones(2), s, None)
     last_stage(passes, slopes)
-    passes.errors(s, e, s, np.ones((errors, slopes + 1)))
+    passes.errors(s, e, s, np.ones((errors, slopes + 1)), s)
 
 
 def last_stage(passes, slopes):
     """The kernel that does the most of all but the errors."""
     s, e = States(), np.ones(passes.field.x.shape[0])
-    passes.sweep(None, e, s, s, np.ones(slopes), np.ones(slopes + 1), s, s)
+    w = np.ones(slopes + 1)
+    passes.sweep(None, e, s, s, np.ones(slopes), w, s, s, others=w, other=s)
+
+
+def retraced(passes):
+    """What a pair asks for whose slopes are made again."""
+    most, n = passes.most_retraced, passes.field.x.shape[0]
+    for stages in (1, most - 1):
+        passes.retrace(States(), np.ones((stages, n)), np.ones((stages, stages)), States())
+    rows = np.ones((most - 1, most - 1))
+    passes.retrace_errors(States(), np.ones((most, n)), rows, np.ones((1, most)))
 
 
 def others(passes):
     """What the other methods and the recorder ask for."""
     s, e = States(), np.ones(passes.field.x.shape[0])
-    for fresh in (False, True):
-        passes.registers(s, e, s, s, s, np.ones(5), fresh)
+    passes.registers(s, e, s, s, s, np.ones(5), True)
     passes.recurrence(s, e, s, s, s, np.ones(4), s)
     passes.tangent(s, s)
     passes.activity(s)
@@ -129,6 +141,8 @@ def ask(case):
         passes = few_passes(*rest)
         stages(passes, 6, 1)
         others(passes)
+        if passes.most_retraced:
+            retraced(passes)
         if passes.field.x.shape[0] <= few.MOST_GRAM_SAMPLES:
             passes.grams(States())
     elif kind == "stage":
@@ -165,6 +179,7 @@ def test_every_kernel_compiles_into_registers(case, monkeypatch):
     monkeypatch.setattr(matrix, "Products", lambda *a: NOTHING)
     ask(case)
     sums.squares(NoSums(), np.zeros((2, 3, 8)), np.ones(2))
+    sums.invariant_drift(NoSums(), np.zeros((3, 8)), np.zeros((3, 8)), 1.0, 1.0)
     assert len(asked.specs) > 1
     for (name, code, given), shared in asked.specs.items():
         for architecture in ARCHITECTURES:
@@ -196,7 +211,8 @@ def test_every_activation_has_its_code():
 
 
 def test_no_source_includes_a_header():
-    for name in ("neurons", "stage", "registers", "errors", "products", "grams", "matrix", "sums"):
+    for name in ("neurons", "stage", "retrace", "registers", "errors", "products", "grams",
+                 "matrix", "sums"):  # fmt: skip
         assert "#include" not in source([name])
 
 

@@ -128,6 +128,41 @@ def test_backends_agree(passes, dtype, tolerance, case):
         assert np.max(np.abs(values - wanted)) <= tolerance * scale
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-11), ("float32", 3e-4)])
+@pytest.mark.parametrize(
+    ("width", "n", "antisymmetric", "outputs"),
+    [(150, 64, True, 1), (96, 101, False, 2), (89, 513, True, 1), (200, 70, False, 1)],
+)
+def test_rates_of_many_samples_agree(width, n, antisymmetric, outputs, dtype, tolerance):
+    """With what is made of them at once, on both sides of where that is the way."""
+    exponents = [(0.0, 0.0, 0.0), *[(0.5, 0.0, 0.0)] * 3]
+    network = make_network(
+        3, width, "silu", exponents=exponents, antisymmetric=antisymmetric, biases=antisymmetric,
+        n_outputs=outputs,
+    )  # fmt: skip
+    inputs, generator = make_inputs(n, 3, 1, outputs), np.random.default_rng(n)
+    flows = [
+        make_flow(network, inputs, way=(backend, "dense"), dtype=dtype, moved=0.1)
+        for backend in ("reference", "cpu")
+    ]
+    weights, errors = generator.normal(size=3), generator.normal(size=(2, 4))
+    expected, found = (step_through(*pair, weights, errors) for pair in flows)
+    for wanted, values in zip(expected, found, strict=True):
+        scale = max(1.0, np.max(np.abs(wanted)))
+        assert np.max(np.abs(values - wanted)) <= tolerance * scale
+
+
+def test_the_last_rate_of_a_step_is_the_first_of_the_next():
+    """A run that is continued makes it anew."""
+    flow, theta = make_flow(make_network(2, 100), make_inputs(70), way=("cpu", "dense"))
+    slopes, again, ahead = flow.empty(2), flow.empty(1), flow.empty()
+    residual = flow.residual(theta)
+    residual = flow.advance(theta, residual, theta, slopes, ONE, 0.1, ahead, slopes[0])
+    flow.rate_and_errors(ahead, residual, slopes, np.array([[1.0, -1.0]]), 0.1)
+    flow.rate(ahead, residual, again[0])
+    assert np.array_equal(slopes[1], again[0])
+
+
 def test_registers_are_those_of_the_reference():
     network, inputs = make_network(3, 9, "silu", biases=True, antisymmetric=True), make_inputs(6)
     factors = np.array([0.7, 0.9, 0.2, 0.1, 0.3])
@@ -186,12 +221,12 @@ def test_a_state_of_a_step_that_is_over_is_refused():
         flow.residual(theta)
 
 
-@pytest.mark.parametrize("passes", ["dense", "factored"])
-def test_threads_do_not_change_a_bit(passes):
+@pytest.mark.parametrize(("passes", "n"), [("dense", 40), ("dense", 70), ("factored", 40)])
+def test_threads_do_not_change_a_bit(passes, n):
     network = make_network(3, 700, "silu", biases=True)
     results = []
     for threads in (1, 2, 3):
-        flow, theta = make_flow(network, make_inputs(40), threads=threads, way=("cpu", passes))
+        flow, theta = make_flow(network, make_inputs(n), threads=threads, way=("cpu", passes))
         slopes, out = flow.empty(1), flow.empty()
         residual = flow.residual(theta)
         ahead = flow.advance(theta, residual, theta, slopes, ONE, 0.1, out, slopes[0])
@@ -321,11 +356,16 @@ def test_operator_norms_are_largest_singular_values(rows, columns):
     assert difference_norm(one, one) == 0.0
 
 
-@pytest.mark.parametrize("passes", ["dense", "factored"])
-def test_a_stage_made_again_is_the_stage_that_was_stored(passes):
+@pytest.mark.parametrize(
+    ("passes", "width", "n", "dtype"),
+    [("dense", 40, 6, "float64"), ("factored", 40, 6, "float64"),
+     ("dense", 136, 70, "float64"), ("dense", 136, 70, "float32")],
+)  # fmt: skip
+def test_a_stage_made_again_is_the_stage_that_was_stored(passes, width, n, dtype):
     """Also where it is not made again, because the call before has left it."""
-    flow, theta = make_flow(make_network(2, 40), make_inputs(6), way=("cpu", passes))
-    e, here, weights = np.linspace(-1.0, 1.0, 6), np.array([0.5, 0.25]), np.array([0.1, 0.2, 0.7])
+    network = make_network(2, width, antisymmetric=True)
+    flow, theta = make_flow(network, make_inputs(n), way=("cpu", passes), dtype=dtype)
+    e, here, weights = np.linspace(-1.0, 1.0, n), np.array([0.5, 0.25]), np.array([0.1, 0.2, 0.7])
 
     def two_stages(first, between, stage):
         slopes, out = flow.empty(3), flow.empty()

@@ -237,6 +237,29 @@ def test_a_plateau_is_a_state_of_rest(method):
 
 
 @pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
+def test_what_is_left_of_the_residuals_is_rounding_and_holds_no_step(method):
+    """It moves by as much as it is large, and R rises as often as it falls."""
+    x = np.linspace(-1.0, 1.0, 8)
+    y, points = np.sin(3.0 * x), np.column_stack([x, np.ones(8)])
+    rules = StopRules(stop_loss=0.0, t_max=1e6, steady_slope=0.0, max_steps=3000)
+    reasons, trace = [], Trace()
+    for atol in (0.0, 100 * np.finfo(float).eps * np.sqrt(np.mean(y**2))):
+        flow = make_flow(make_network(100, "tanh", 0.5), points, y)
+        stepper = method.from_rtol(1e-4, atol=atol)
+        reasons.append(integrate(flow, stepper, rules, trace).stop_reason)
+    assert not reasons[0].startswith("t_max") and reasons[1].startswith("t_max")
+    assert trace.losses[-1] < 1e-27
+
+
+@pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
+def test_the_floor_of_the_distance_is_refined_with_it(method):
+    stepper = METHODS[method.name](MethodOptions(rtol=1e-3, atol=1e-6))
+    finer = stepper.refined()
+    assert stepper.atol == 1e-6
+    assert finer.atol / stepper.atol == finer.max_distance / stepper.max_distance < 1.0
+
+
+@pytest.mark.parametrize("method", FILTERED, ids=lambda m: m.name)
 def test_steps_for_ever_are_finite(method):
     """Nothing ends the run but its number of steps, and nothing holds them."""
     flow = make_flow(make_network(30, "linear", 0.5, mobility={"input": 0.0}))
@@ -302,7 +325,7 @@ def test_the_logistic_loss(method):
     np.testing.assert_allclose(ends[0], ends[1], rtol=2e-2)
 
 
-@pytest.mark.parametrize("keys", [{"atol": 1e-6}, {"first_step": 0.1}, {"momentum": 0.5}])
+@pytest.mark.parametrize("keys", [{"step": 1e-6}, {"first_step": 0.1}, {"momentum": 0.5}])
 def test_keys_of_other_methods_are_refused(keys):
     with pytest.raises(fs.ConfigError, match='method "implicit-euler" does not use it'):
         fs.simulate(

@@ -262,6 +262,21 @@ def test_a_stiff_tail_costs_a_fraction_of_what_a_common_pair_pays():
     assert np.max(np.abs(ends[0] - ends[1])) < 0.02 * np.max(np.abs(ends[1]))
 
 
+def test_rounding_errors_are_no_errors_of_a_step():
+    """R comes down to them; the estimate makes them h lambda_max times as large."""
+    flow = stiff_flow()
+    atol = 100 * np.finfo(float).eps * np.sqrt(np.mean(flow.y**2))
+    trace = Trace()
+    outcome = integrate(
+        flow, Stabilised(1e-3, atol), StopRules(stop_loss=0.0, t_max=1e5, steady_slope=0.0), trace
+    )
+    times, steps = np.array(trace.times[1:]), np.array(trace.steps)
+    assert trace.losses[-1] < 1e-25
+    assert outcome.counters.n_rejected < 10
+    # Nothing moves any more, and nothing but the number of stages holds the step.
+    assert np.max(steps[times > 5e4]) > 5.0 * np.max(steps[times < 3e4])
+
+
 def test_the_bound_follows_the_largest_eigenvalue():
     """It is made again as it ages, and no step is longer than its stages are stable for."""
     flow = stiff_flow()

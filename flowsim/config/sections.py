@@ -21,7 +21,7 @@ _DESCENT = ("gradient-descent",)
 _OTHERS = ("auto", *_DESCENT, *KERNEL_BOUNDED, *KERNEL_FILTERED)
 _PAIRS = tuple(name for name in METHOD_NAMES if name not in _OTHERS)
 _METHODS_WITH = {
-    "atol": ("auto", *_PAIRS),
+    "atol": ("auto", *_PAIRS, *KERNEL_FILTERED),
     "first_step": ("auto", *_PAIRS),
     "step": _DESCENT,
     "batch_size": _DESCENT,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 import numpy as np
 
+from flowsim.kernels.cpu.samples import half_mean_square
 from flowsim.kernels.interface import Array, FlowKernels
 from flowsim.networks.risk import Risk
 from flowsim.networks.tangent_kernel import TangentKernel, largest_rate_of
@@ -31,7 +33,7 @@ class FlowPasses(Risk):
         Residuals with gradient, and sweeps over the neurons, so far.
     n_grams : int
         Tangent kernels so far: passes too, and n^2 work besides.
-    turns, begins_errors : bool
+    turns, begins_errors, most_retraced
         See `flowsim.kernels.interface.FlowKernels`.
     """
 
@@ -46,10 +48,17 @@ class FlowPasses(Risk):
         self.kernels = kernels
         self.turns = kernels.turns
         self.begins_errors = kernels.begins_errors
+        self.most_retraced = kernels.most_retraced
         self.n_rhs = 0
         self.n_passes = 0
         self.n_grams = 0
         self._mobilities, self._whole = mobilities, whole
+        self._unit = float(np.finfo(kernels.dtype).eps)
+
+    def rounding(self, residual: np.ndarray) -> float:
+        """One rounding error of the outputs at e = ``residual``, root mean square."""
+        outputs = (residual + self.y).reshape(-1)
+        return self._unit * math.sqrt(2.0 * half_mean_square(outputs))
 
     def empty(self, n: int | None = None) -> Array:
         """One state, or a stack of ``n``, uninitialised."""
@@ -163,6 +172,36 @@ class FlowPasses(Risk):
         self.n_passes += 1
         gradient = self.gradient(residual)
         f, squares = self.kernels.end_error(theta, gradient, slope, weight, step, begun)
+        return f - self.y, np.sqrt(squares[:, self._order])
+
+    def retrace(
+        self,
+        base: Array,
+        gradients: np.ndarray,
+        rows: np.ndarray,
+        step: float,
+        out: Array | None,
+    ) -> np.ndarray:
+        """All slopes of a step made again for n dR/df = ``gradients`` (k, n): one pass.
+
+        See `flowsim.kernels.interface.FlowKernels.retrace`. Returns e (n,) at the last state.
+        """
+        self.n_rhs += 1
+        self.n_passes += 1
+        return self.kernels.retrace(base, gradients, rows, step, out) - self.y
+
+    def retrace_errors(
+        self,
+        base: Array,
+        gradients: np.ndarray,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `rate_and_errors` returns, of a step that was retraced. One pass."""
+        self.n_rhs += 1
+        self.n_passes += 1
+        f, squares = self.kernels.retrace_errors(base, gradients, rows, weights, step)
         return f - self.y, np.sqrt(squares[:, self._order])
 
     def advance_registers(

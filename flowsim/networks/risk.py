@@ -6,6 +6,7 @@ is all that small networks are trained with, it is the derivative too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -89,7 +90,7 @@ class Risk:
     def residual_size(self, residual: np.ndarray) -> float:
         """Size of e that its errors are relative to: 1 for a loss with a tail."""
         if self.loss_function.steepness is None:
-            return float(np.sqrt(np.mean(residual**2)))
+            return math.sqrt(2.0 * half_mean_square(residual.reshape(-1)))
         return 1.0
 
     def _accuracy(self, residual: np.ndarray) -> float:

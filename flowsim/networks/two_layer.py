@@ -16,7 +16,6 @@ import numpy as np
 
 from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import Activation
-from flowsim.kernels.cpu import measures
 from flowsim.kernels.interface import Array, TwoLayerField, TwoLayerKernels
 from flowsim.kernels.losses import SQUARE
 from flowsim.networks.flow import NetworkFlow
@@ -97,21 +96,29 @@ class TwoLayerNetwork:
 
     def initial_values(self, n_inputs: int) -> np.ndarray:
         """Draw the initial state (1 + n_inputs, neurons) in float64."""
-        generator = np.random.default_rng(self.seed)
-        a = generator.normal(size=self.width)
-        w = generator.normal(size=(n_inputs, self.width))
-        return self.stack(a, w, copy=self.antisymmetric)
+        # Into their place: of a wide network a copy takes as long as drawing it.
+        generator, state = np.random.default_rng(self.seed), np.empty((1 + n_inputs, self.neurons))
+        for row in state:
+            generator.standard_normal(out=row[: self.width])
+        return self._finished(state)
 
     def stack(self, a: np.ndarray, w: np.ndarray, copy: bool = False) -> np.ndarray:
         """Lay normalised weights a (neurons,), w (d, neurons) out as a state.
 
         With ``copy`` the antisymmetric second copy is added.
         """
-        output_std, input_std = self.standard_deviations
         m = a.shape[0]
         state = np.empty((1 + len(w), 2 * m if copy else m))
-        state[0, :m], state[1:, :m] = output_std * a, input_std * w
-        if copy:
+        state[0, :m], state[1:, :m] = a, w
+        return self._finished(state, m)
+
+    def _finished(self, state: np.ndarray, drawn: int | None = None) -> np.ndarray:
+        """Scale the normalised weights of the first neurons, and copy them if there are more."""
+        m = self.width if drawn is None else drawn
+        for part, std in zip((state[:1], state[1:]), self.standard_deviations, strict=True):
+            if std != 1.0:
+                part[:, :m] *= std
+        if state.shape[1] > m:
             state[0, m:], state[1:, m:] = -state[0, :m], state[1:, :m]
         return state
 
@@ -236,9 +243,4 @@ class TwoLayerFlow(NetworkFlow):
         """
         if not self.network.activation.homogeneous:
             return float("nan")
-        return measures.invariant_drift(
-            self.host(self.initial),
-            self.host(theta),
-            self.field.output_mobility,
-            self.field.input_mobility,
-        )
+        return self.kernels.invariant_drift(self.initial, theta)

@@ -34,5 +34,5 @@ KERNEL_FILTERED = ("implicit-euler", "exponential")
 NEED_KERNEL = (*KERNEL_BOUNDED, *ROSENBROCK, *KERNEL_FILTERED)
 """Methods that need the tangent kernel."""
 
-PARTS = {"switching": ("tsit54", "rkc2", "ros34pw2")}
-"""Methods that are made of several: an explicit one, a stabilised and a linearly implicit one."""
+PARTS = {"switching": ("tsit54", "rkc2", "ros34pw2", "exponential")}
+"""Methods that are made of several: explicit, stabilised, linearly implicit, exponential."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 
+from flowsim.kernels.cpu.samples import all_finite, half_mean_square
 from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
 from flowsim.steppers.controller import PIDController
 
@@ -68,18 +70,23 @@ class ErrorControlled(Stepper):
         self._controller = PIDController(self.tableau.error_order, **errors)
         self.step, self._sizes = memory["step"], memory["sizes"]
 
-    def _scaled_norm(self, layers: np.ndarray, residual: np.ndarray) -> float:
-        """The larger of the layers' and the residual's error, in units of the tolerance."""
+    def _scaled_norm(
+        self, layers: np.ndarray, residual: np.ndarray, rounding: float = 0.0
+    ) -> float:
+        """The larger of the layers' and the residual's error, in units of the tolerance.
+
+        ``rounding`` is how much of the residual's is none.
+        """
         with np.errstate(divide="ignore", invalid="ignore"):
             relative = np.where(layers == 0.0, 0.0, layers / (self.rtol * self._sizes))
-        scale = self.rtol * self._residual_size + self.atol
+        scale = self.rtol * self._residual_size + self.atol + rounding
         own = root_mean_square(residual) / scale if scale > 0.0 else 0.0
         return float(max(np.max(relative), own))
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         step = min(self.step, limit)
         residual = self._take(flow, point, step)
-        if np.isfinite(residual).all():
+        if all_finite(residual.reshape(-1)):
             old = self._residual_size
             self._residual_size = max(old, flow.residual_size(residual))
             error = self._error(flow, point, residual, step)
@@ -139,4 +146,4 @@ class ErrorControlled(Stepper):
 
 def root_mean_square(residual: np.ndarray) -> float:
     """Of all samples and outputs."""
-    return float(np.sqrt(np.mean(residual**2)))
+    return math.sqrt(2.0 * half_mean_square(residual.reshape(-1)))

@@ -7,12 +7,13 @@ order 1 at the point, those of order 2 half way along a step with the last K, wh
 second order how f is to change.
 
 If f were linear in the weights, e would become e - h (K/n) F(z) g. How far the new residual is from
-that says how good the step is; a cap on the relative change of each layer, as in
-`flowsim.steppers.kernel_bounded`, holds it where K is tiny and says nothing. No such error makes a
-step shorter than kernel-bounded Euler's, which needs none: a kink of ReLU would else be crept up
-to, and never passed. Neurons that slide along a kink hop across it, and R rises and falls with
-them: a step is taken back only if R exceeds all its last values (Grippo, Lampariello & Lucidi, SIAM
-J. Numer. Anal. 23 (1986) 707). Where even a tiny step does, the run has come to rest.
+that, beyond an atol that covers rounding, says how good the step is; a cap on the relative change
+of each layer, as in `flowsim.steppers.kernel_bounded`, holds it where K is tiny and says nothing.
+No such error makes a step shorter than kernel-bounded Euler's, which needs none: a kink of ReLU
+would else be crept up to, and never passed. Neurons that slide along a kink hop across it, and R
+rises and falls with them: a step is taken back only if R exceeds all its last values (Grippo,
+Lampariello & Lucidi, SIAM J. Numer. Anal. 23 (1986) 707). Where even a tiny step does, the run has
+come to rest.
 
 A K that is off by a share leaves that share of the fast components of e, and the distance tells:
 with a single stage it can do no more harm. So K serves as many steps as it has proved good for.
@@ -47,6 +48,15 @@ class KernelFiltered(Stepper):
         Bound on the root mean square of e minus what was predicted, relative to the size of e.
     step_fraction : float
         c of the step c / lambda_max(H K/n), with the same cap, that no distance shortens.
+    atol : float
+        What every distance may be besides; residuals below it may also rise: they are rounding.
+
+    Attributes
+    ----------
+    first : float
+        Step to begin with, if it is longer than kernel-bounded Euler's.
+    kernel : Kernel
+        The last K.
 
     See Also
     --------
@@ -71,12 +81,19 @@ class KernelFiltered(Stepper):
     """Share of an explicit step that raises the loss only at a stationary point: on a smooth
     stretch every step below the stability bound lowers it."""
 
+    first = 0.0
+
     def __init__(
-        self, max_relative_change: float, max_distance: float, step_fraction: float = 0.5
+        self,
+        max_relative_change: float,
+        max_distance: float,
+        step_fraction: float = 0.5,
+        atol: float = 0.0,
     ) -> None:
         self.max_relative_change = max_relative_change
         self.max_distance = max_distance
         self.step_fraction = step_fraction
+        self.atol = atol
 
     @classmethod
     def from_rtol(
@@ -84,6 +101,7 @@ class KernelFiltered(Stepper):
         rtol: float,
         step_fraction: float | None = None,
         max_relative_change: float | None = None,
+        atol: float = 0.0,
     ) -> KernelFiltered:
         """Choose the bounds by rtol, in the place of an error estimate.
 
@@ -98,6 +116,7 @@ class KernelFiltered(Stepper):
             max_relative_change or cls.change_at_1e3 * factor,
             cls.distance_at_1e3 * factor ** (cls.order + 1),
             step_fraction or cls.fraction_at_1e3 * factor,
+            atol,
         )
 
     @property
@@ -106,10 +125,12 @@ class KernelFiltered(Stepper):
         return 2 + self.order
 
     def refined(self) -> KernelFiltered:
+        smaller = 0.5 ** (self.order + 1)
         return type(self)(
             0.5 * self.max_relative_change,
-            0.5 ** (self.order + 1) * self.max_distance,
+            smaller * self.max_distance,
             0.5 * self.step_fraction,
+            smaller * self.atol,
         )
 
     @abstractmethod
@@ -119,9 +140,9 @@ class KernelFiltered(Stepper):
     def start(self, flow: Flow, point: Point) -> None:
         self._allocate(flow)
         self._controller = PIDController(self.order + 1)
-        self._life, self._shrink, self.step = 2.0, 1.0, 0.0
+        self._life, self._shrink, self.step = 2.0, 1.0, self.first
         self._losses = np.array([point.loss])
-        self._kernel: Kernel = flow.tangent_kernel(point.theta)
+        self.kernel: Kernel = flow.tangent_kernel(point.theta)
         self._sizes, self._age = flow.layer_norms(point.theta), 0
 
     def _allocate(self, flow: Flow) -> None:
@@ -137,7 +158,7 @@ class KernelFiltered(Stepper):
             "life": self._life,
             "losses": self._losses,
             "sizes": self._sizes,
-            "grams": self._kernel.grams,
+            "grams": self.kernel.grams,
             **self._controller.memory(),
         }
 
@@ -147,12 +168,12 @@ class KernelFiltered(Stepper):
         self.step, self._shrink = rest.pop("step"), rest.pop("shrink")
         self._age, self._life = rest.pop("age"), rest.pop("life")
         self._sizes, self._losses = rest.pop("sizes"), rest.pop("losses")
-        self._kernel = flow.make_kernel(rest.pop("grams"))
+        self.kernel = flow.make_kernel(rest.pop("grams"))
         self._controller = PIDController(self.order + 1, **rest)
 
     def _relative(self, push: np.ndarray) -> float:
         """Largest |M Phi g/n| / |theta_l| of a layer l; one that is zero has no bound."""
-        layers = self._kernel.layer_speeds(push)
+        layers = self.kernel.layer_speeds(push)
         moving = self._sizes > 0.0
         return float(np.max(layers[moving] / self._sizes[moving], initial=0.0))
 
@@ -186,7 +207,7 @@ class KernelFiltered(Stepper):
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         gradient = flow.gradient(point.residual)
         try:
-            solver = self._solver or self._solver_of(flow, point, self._kernel)
+            solver = self._solver or self._solver_of(flow, point, self.kernel)
             shortest = self._shrink * self._explicit_step(solver, gradient)
             if not np.isfinite(shortest):
                 # Nothing moves (all rates are zero): any step is exact.
@@ -207,7 +228,7 @@ class KernelFiltered(Stepper):
             return self._reject(step, np.inf, "non-finite")
         error = self._error(flow, point, residual - solver.change(push, step))
         explicit = step <= 1.01 * shortest
-        if not new.loss <= np.max(self._losses):
+        if not (new.loss <= np.max(self._losses) or root_mean_square(residual) <= self.atol):
             return self._reject(step, max(error, 4.0), "loss", explicit)
         if error > 1.0 and not explicit:
             return self._reject(step, error, "error")
@@ -240,7 +261,7 @@ class KernelFiltered(Stepper):
         """Take K at theta, if it is finite."""
         kernel = flow.tangent_kernel(theta)
         solver = self._solver_of(flow, point, kernel)
-        self._kernel, self._sizes = kernel, flow.layer_norms(point.theta)
+        self.kernel, self._sizes = kernel, flow.layer_norms(point.theta)
         self._life = min(self.LONGER * self._life, self.MAX_LIFE)
         self._age = 0
         return solver
@@ -248,7 +269,7 @@ class KernelFiltered(Stepper):
     def _error(self, flow: Flow, point: Point, unmoved: np.ndarray) -> float:
         """Distance in units of its bound, for the new e without its predicted change."""
         missed = root_mean_square(unmoved - point.residual)
-        bound = self.max_distance * flow.residual_size(point.residual)
+        bound = self.max_distance * flow.residual_size(point.residual) + self.atol
         return missed / bound if bound > 0.0 else 0.0
 
     def _accept(self, step: float, planned: float, error: float) -> None:

@@ -16,7 +16,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from scipy.linalg import cho_solve, cholesky, eigh
+from scipy.linalg import eigh
+from scipy.linalg.lapack import dpotrf, dpotrs
 
 from flowsim.steppers.base import Flow, Kernel, Point
 
@@ -81,16 +82,20 @@ class KernelSolver:
         system.flat[:: len(system) + 1] += 1.0
         if not np.isfinite(system).all():
             raise np.linalg.LinAlgError("I + s K H/n is not finite")
-        self._factor = cholesky(system, lower=True, overwrite_a=True, check_finite=False)
+        # LAPACK itself: for few samples what is around it takes longer. It is symmetric, and its
+        # transpose in LAPACK's order.
+        self._factor, failed = dpotrf(system.T, lower=1, overwrite_a=1, clean=0)
+        if failed:
+            raise np.linalg.LinAlgError("I + s K H/n is not positive definite")
         self._size = size
 
     def solve(self, v: np.ndarray) -> np.ndarray:
         """Return (I + s K H/n)^(-1) v for the s of `factorise`; v shaped like e."""
         flat = v.reshape(-1)
         if self.curvature is None:
-            found = cho_solve((self._factor, True), flat, check_finite=False)
+            found, _ = dpotrs(self._factor, flat, lower=1)
         else:
-            found = cho_solve((self._factor, True), self._root * flat, check_finite=False)
+            found, _ = dpotrs(self._factor, self._root * flat, lower=1)
             found = found / self._root
         return np.asarray(found).reshape(v.shape)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -71,7 +71,8 @@ def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Steppe
 
 
 def _filtered(method: type[ImplicitEuler] | type[Exponential], options: MethodOptions) -> Stepper:
-    return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
+    bounds = options.step_fraction, options.max_relative_change
+    return method.from_rtol(options.rtol, *bounds, options.atol)
 
 
 def _descent(options: MethodOptions) -> Stepper:
@@ -82,6 +83,9 @@ def _descent(options: MethodOptions) -> Stepper:
 
 def _switching(options: MethodOptions) -> Stepper:
     parts: dict[str, Any] = {name: partial(METHODS[name], options) for name in PARTS["switching"]}
+    # At the same rtol its errors would be some twenty times as large (``lazy`` of the benchmarks).
+    tighter = replace(options, rtol=0.05 * options.rtol)
+    parts["exponential"] = partial(METHODS["exponential"], tighter)
     return Switching(parts)
 
 

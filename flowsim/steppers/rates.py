@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.steppers.base import Flow, Point
+from flowsim.steppers.base import Flow, Kernel, Point
 
 MOST_ROWS = 100
 """Rows of K up to which all of it is made: beyond, some products with it are cheaper."""
@@ -24,10 +24,20 @@ def passes_for_bound(rows: int) -> float:
     return passes_for_kernel(rows) if rows <= MOST_ROWS else _COST_OF_PRODUCTS
 
 
-def bound_of_rates(flow: Flow, point: Point) -> float:
-    """lambda_max of K H/n near a point, in 1/tau, H a diagonal bound of the loss's Hessian."""
+def kernel_for(flow: Flow, point: Point) -> Kernel | None:
+    """K at a point for `bound_of_rates`; None where it goes without."""
+    return flow.tangent_kernel(point.theta) if point.residual.size <= MOST_ROWS else None
+
+
+def bound_of_rates(flow: Flow, point: Point, kernel: Kernel | None = None) -> float:
+    """lambda_max of K H/n near a point, in 1/tau, H a diagonal bound of the loss's Hessian.
+
+    ``kernel`` is K there, if it is at hand.
+    """
     curvature = flow.curvature(point.residual)
-    if point.residual.size <= MOST_ROWS:
-        return flow.tangent_kernel(point.theta).rate_bound(curvature)
+    if kernel is None:
+        kernel = kernel_for(flow, point)
+    if kernel is not None:
+        return kernel.rate_bound(curvature)
     steepest = 1.0 if curvature is None else float(np.max(curvature))
     return steepest * flow.largest_rate(point.theta)

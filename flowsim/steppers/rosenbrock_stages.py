@@ -5,6 +5,7 @@ Both keep what the tableau calls k_i in another basis, from which any sum_i w_i 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import numpy as np
@@ -75,6 +76,7 @@ class GaussNewtonStages(Stages):
     def __init__(self, tableau: RosenbrockTableau, flow: Flow) -> None:
         super().__init__(tableau, flow)
         self._left: Point | None = None
+        self._ratios = [row[:i] / tableau.gamma for i, row in enumerate(tableau.gammas)]
 
     def take(self, point: Point, step: float, work: State) -> None:
         tableau, flow = self.tableau, self.flow
@@ -94,8 +96,7 @@ class GaussNewtonStages(Stages):
                 residual = self.combined(point, tableau.a[i, :i], step, work)
                 flow.rate(work, residual, self.slopes[i - 1])
                 image = flow.jvp(point.theta, self.slopes[i - 1])
-            ratios = tableau.gammas[i, :i] / tableau.gamma
-            known = np.tensordot(ratios, self._images[:i], axes=1)
+            known = _summed(self._ratios[i], self._images[:i])
             y = self._solver.solve(image + known)
             self._images[i] = y - known
             self._filtered[i] = size / flow.n_samples * self._solver.times_hessian(y)
@@ -107,7 +108,7 @@ class GaussNewtonStages(Stages):
 
     def _push(self, weights: np.ndarray) -> np.ndarray:
         """The g for which -M Phi g/n is all of sum_i weights[i] k_i but the f_i kept."""
-        filtered = np.tensordot(weights, self._filtered[: len(weights)], axes=1)
+        filtered = _summed(weights, self._filtered[: len(weights)])
         return np.asarray(weights[0] * self._gradient + self.flow.n_samples * filtered)
 
     def change(
@@ -116,7 +117,7 @@ class GaussNewtonStages(Stages):
         cotangent = self._push(weights) * (-1.0 / self.flow.n_samples)
         self.flow.vjp(point.theta, cotangent, self.slopes[self.tableau.stages - 1])
         layers = self.flow.combination_norms(self.slopes, np.append(weights[1:], 1.0), step)
-        return layers, step * np.tensordot(weights, self._images, axes=1)
+        return layers, step * _summed(weights, self._images)
 
 
 class NeuronBlockStages(Stages):
@@ -140,7 +141,9 @@ class NeuronBlockStages(Stages):
         self._blocks = blocks
         # From weights of the k_i to those of the u_i.
         self._inverse = np.linalg.inv(tableau.gammas / tableau.gamma)
-        self._mixing = np.eye(tableau.stages) - self._inverse
+        mixing = np.eye(tableau.stages) - self._inverse
+        self._mixing = [np.append(row[:i], 1.0) for i, row in enumerate(mixing)]
+        self._rows = [self._of(row[:i]) for i, row in enumerate(tableau.a)]
 
     def take(self, point: Point, step: float, work: State) -> None:
         tableau, flow, blocks, theta = self.tableau, self.flow, self._blocks, point.theta
@@ -156,10 +159,9 @@ class NeuronBlockStages(Stages):
                 y = solver.solve(solver.change(gradient, 1.0))
                 blocks.push(theta, gradient + size * solver.times_hessian(y), own)
             else:
-                residual = self.combined(point, tableau.a[i, :i], step, work)
+                residual = flow.combine(theta, self.slopes, self._rows[i], step, work)
                 flow.rate(work, residual, own)
-                weights = np.append(self._mixing[i, :i], 1.0)
-                y = solver.solve(blocks.solve(theta, self.slopes, weights, own))
+                y = solver.solve(blocks.solve(theta, self.slopes, self._mixing[i], own))
                 blocks.subtract(theta, size / n * solver.times_hessian(y), own)
             self._images[i] = y
 
@@ -176,4 +178,10 @@ class NeuronBlockStages(Stages):
     ) -> tuple[np.ndarray, np.ndarray]:
         own = self._of(weights)
         layers = self.flow.combination_norms(self.slopes, own, step)
-        return layers, step * np.tensordot(own, self._images, axes=1)
+        return layers, step * _summed(own, self._images)
+
+
+def _summed(weights: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """sum_i weights[i] images[i], in the shape of one."""
+    shape = images.shape[1:]
+    return np.asarray(weights @ images.reshape(len(images), math.prod(shape))).reshape(shape)

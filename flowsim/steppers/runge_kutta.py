@@ -100,6 +100,8 @@ class EmbeddedPair(ErrorControlled):
 
     def _allocate(self, flow: Flow, point: Point) -> None:
         self._flow = flow
+        # Slopes that are made again, and read by nothing but a dense output.
+        self._retraced = self.tableau.fsal and self.tableau.stages <= flow.most_retraced
         self._slopes = flow.empty(self._n_slopes)
         self._work = flow.empty()
         flow.rate(point.theta, point.residual, self._slopes[0])
@@ -123,7 +125,7 @@ class EmbeddedPair(ErrorControlled):
         )
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
-        if self._moved:
+        if self._moved and not self._retraced:
             # The rate at the new state is that of the step just taken.
             last = self.tableau.stages - 1
             if flow.turns and last == self._n_slopes - 1:
@@ -139,16 +141,34 @@ class EmbeddedPair(ErrorControlled):
         return flow.begins_errors and len(self.tableau.embedded) == 1
 
     def _take(self, flow: Flow, point: Point, step: float) -> np.ndarray:
+        if self._retraced:
+            return self._retrace(flow, point, step)
         error = None
         if self._begins_error(flow):
             error = np.ascontiguousarray(self.tableau.error_weights[0][:-1]), self._work
         return take_stages(flow, self.tableau, point, step, self._slopes, self._new, True, error)
 
+    def _retrace(self, flow: Flow, point: Point, step: float) -> np.ndarray:
+        """Take the step without a slope in memory: each pass makes those before it again."""
+        last, residual = self.tableau.stages - 1, point.residual
+        self._gradients = np.empty((last + 1, *residual.shape))
+        for stage in range(last):
+            self._gradients[stage] = flow.gradient(residual)
+            known = stage + 1
+            rows = np.ascontiguousarray(self.tableau.a[1 : known + 1, :known])
+            out = self._new if known == last else None
+            residual = flow.retrace(point.theta, self._gradients[:known], rows, step, out)
+        return residual
+
     def _errors(
-        self, flow: Flow, residual: np.ndarray, step: float
+        self, flow: Flow, point: Point, residual: np.ndarray, step: float
     ) -> tuple[np.ndarray, np.ndarray]:
         """The rate at the new state, and what `Flow.rate_and_errors` returns."""
         weights, last = self.tableau.error_weights, self.tableau.stages - 1
+        if self._retraced:
+            self._gradients[last] = flow.gradient(residual)
+            rows = np.ascontiguousarray(self.tableau.a[1:, :last])
+            return flow.retrace_errors(point.theta, self._gradients, rows, np.array(weights), step)
         if not self._begins_error(flow):
             slopes = self._slopes[: last + 1]
             return flow.rate_and_errors(self._new, residual, slopes, np.array(weights), step)
@@ -158,7 +178,7 @@ class EmbeddedPair(ErrorControlled):
         return other[None], norms
 
     def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
-        others, norms = self._errors(flow, residual, step)
+        others, norms = self._errors(flow, point, residual, step)
         *layers, self._new_sizes = norms
         errors = [
             self._scaled_norm(norm, residual - other)
@@ -173,7 +193,11 @@ class EmbeddedPair(ErrorControlled):
 
     def _prepare_dense(self, flow: Flow, point: Point, new: Point, step: float) -> None:
         stages = self.tableau.stages
-        if self._begins_error(flow):
+        if self._retraced:
+            slopes, last = self._slopes, stages - 1
+            residual = take_stages(flow, self.tableau, point, step, slopes, self._work)
+            flow.rate(self._work, residual, slopes[last])
+        elif self._begins_error(flow):
             # The one slope that the last stage has not kept.
             row = np.ascontiguousarray(self.tableau.a[stages - 2, : stages - 2])
             residual = flow.combine(point.theta, self._slopes, row, step, self._work)

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flowsim.kernels.cpu.samples import largest_size
 from flowsim.steppers.base import Attempt, Flow, Point, State
 from flowsim.steppers.controller import first_step
 from flowsim.steppers.error_controlled import ErrorControlled
@@ -57,6 +58,9 @@ class Stabilised(ErrorControlled):
     """Of the passes, what bounds may cost besides: with many stages a step they are made sooner."""
     MOST_STAGES = 1000
     """In one step, during which nobody can stop the run or sees where it is."""
+    ROUNDINGS = 10.0
+    """Of e that its estimated error makes h lambda_max times as large, which no shorter step
+    mends: the estimate has h times the rates at both ends."""
 
     def __init__(self, rtol: float, atol: float, first: float | None = None) -> None:
         # All numbers of stages have the same orders, which is what the control asks for.
@@ -178,7 +182,7 @@ class Stabilised(ErrorControlled):
             here, there = there, here
         residual = flow.combine(base, slopes, tableau.beta[:1], step, here)
         before, stage = base, 1
-        while np.max(np.abs(residual)) < EXPLODED and stage < tableau.stages:
+        while largest_size(residual.reshape(-1)) < EXPLODED and stage < tableau.stages:
             stage += 1
             residual = flow.advance_recurrence(
                 here, residual, before, base, slopes[0], tableau.factors(stage, step), there
@@ -186,7 +190,7 @@ class Stabilised(ErrorControlled):
             before, here, there = here, there, here
         self._passes += stage
         self._used: StabilisedTableau = tableau
-        finite = np.max(np.abs(residual)) < EXPLODED
+        finite = largest_size(residual.reshape(-1)) < EXPLODED
         return residual if finite else np.full_like(residual, np.inf)
 
     def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
@@ -195,7 +199,8 @@ class Stabilised(ErrorControlled):
         weights = np.array([[rate, change / step, rate]])
         others, norms = flow.rate_and_errors(self._new, residual, self._slopes, weights, step)
         self._new_sizes = norms[1]
-        return self._scaled_norm(norms[0], residual - others[0])
+        rounding = self.ROUNDINGS * step * self._rate * flow.rounding(residual)
+        return self._scaled_norm(norms[0], residual - others[0], rounding)
 
     def _layer_sizes(self, flow: Flow, point: Point) -> np.ndarray:
         return self._new_sizes  # came with the error

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
+
 import numpy as np
 
 from flowsim.kernels.interface import DeepField, DeepLayout
 
 from . import flat, layers
+from .dense_rates import Combination, in_one_pass, write_rate
 from .layers import Pass
 from .streams import empty_in_lines
 from .threads import one_blas_thread
@@ -28,6 +31,17 @@ class RowWeights:
         return self._layout.bias(self._row, layer)
 
 
+def _recipe(
+    base: np.ndarray, slopes: np.ndarray, weights: np.ndarray, velocity: np.ndarray | None
+) -> tuple:
+    """What tells a combination from another one, of the same arrays as they are now."""
+    used = len(weights) - (velocity is not None)
+    addresses = [base.ctypes.data, *(slopes[j].ctypes.data for j in range(used))]
+    if velocity is not None:
+        addresses.append(velocity.ctypes.data)
+    return (*addresses, weights.tobytes())
+
+
 class DeepCpuKernels:
     """`flowsim.kernels.interface.FlowKernels` of a deep network: BLAS, and loops around it.
 
@@ -44,6 +58,7 @@ class DeepCpuKernels:
 
     turns = False
     begins_errors = False
+    most_retraced = 0
 
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
         self.field = field
@@ -98,11 +113,7 @@ class DeepCpuKernels:
             self._made = None
             flat.combine(base, slopes, weights, velocity, out, self.threads)
             return out
-        used = len(weights) - (velocity is not None)
-        addresses = [base.ctypes.data, *(slopes[j].ctypes.data for j in range(used))]
-        if velocity is not None:
-            addresses.append(velocity.ctypes.data)
-        made = (*addresses, weights.tobytes())
+        made = _recipe(base, slopes, weights, velocity)
         if made == self._made:
             assert self._spare is not None
             return self._spare
@@ -166,21 +177,46 @@ class DeepCpuKernels:
         self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, mobilities: bool = True
     ) -> None:
         self._made = None
-        field, layout = self.field, self.layout
-        factors = field.mobilities if mobilities else np.ones_like(field.mobilities)
         with one_blas_thread():
             self._backward(theta, cotangent)
-            for pass_, target in zip(self._passes, out, strict=True):
-                for layer, mobility in enumerate(factors):
-                    pulled = pass_.pulled(layer, cotangent)
-                    bias = layout.bias(target, layer)
-                    if bias is not None:
-                        assert field.bias_multipliers is not None
-                        factor = mobility * field.bias_multipliers[layer]
-                        bias[...] = factor * np.add.reduce(pulled, axis=0)
-                    pulled *= self.dtype.type(mobility * field.multipliers[layer])
-                    weights = layout.weights(target, layer)
-                    layers.outer(pass_.signals[layer], pulled, weights, self.threads)
+            self._write_rates(cotangent, out, mobilities)
+
+    def _write_rates(
+        self,
+        cotangent: np.ndarray,
+        out: np.ndarray,
+        mobilities: bool = True,
+        combination: Combination | None = None,
+        kept: bool = True,
+    ) -> dict[tuple[int, int], float]:
+        """Write Phi v, v = ``cotangent``, into ``out``, after `_backward`.
+
+        What is made of it, a combination, is made at once where that is the faster way. Those
+        hidden matrices' rates are written only if they are to be ``kept``. Returns what
+        `write_rate` does, by copy and layer, for where that has been done.
+        """
+        field, layout, done = self.field, self.layout, {}
+        factors = field.mobilities if mobilities else np.ones_like(field.mobilities)
+        slopes = out.reshape(-1) if kept or combination is None else None
+        for copy, (pass_, target) in enumerate(zip(self._passes, out, strict=True)):
+            for layer, mobility in enumerate(factors):
+                pulled = pass_.pulled(layer, cotangent)
+                bias = layout.bias(target, layer)
+                if bias is not None:
+                    assert field.bias_multipliers is not None
+                    factor = mobility * field.bias_multipliers[layer]
+                    bias[...] = factor * np.add.reduce(pulled, axis=0)
+                factor, weights = mobility * field.multipliers[layer], layout.weights(target, layer)
+                signal = pass_.signals[layer]
+                if not in_one_pass(self.n_samples, *weights.shape):
+                    pulled *= self.dtype.type(factor)
+                    layers.outer(signal, pulled, weights, self.threads)
+                    continue
+                begin = copy * layout.length + layout.bounds[layer]
+                done[copy, layer] = write_rate(
+                    signal, pulled, factor, slopes, begin, combination, self.threads
+                )
+        return done
 
     def combine(
         self,
@@ -213,11 +249,31 @@ class DeepCpuKernels:
         free = out is not None and out is not theta and out is not base
         velocity = slope if slope is not None else (out if free else self.empty())
         assert velocity is not None
-        self.rate(theta, residual, velocity)
-        out = self._combine(base, slopes, step * weights, velocity, out)
-        if slope is None:
-            self._made = None  # there will be no such slope
-        return self._forward(out)
+        cotangent = residual * (-1.0 / self.n_samples)
+        with one_blas_thread():
+            self._backward(theta, cotangent)
+            new = self._scratch() if out is None else out
+            rows = slopes.reshape(len(slopes), base.size)
+            combination = Combination(base.reshape(-1), rows, step * weights, new.reshape(-1))
+            done = self._write_rates(
+                cotangent, velocity, combination=combination, kept=slope is not None
+            )
+        self._made = None
+        for begin, end in self._rest(done):
+            flat.combine(base, slopes, step * weights, velocity, new, self.threads, begin, end)
+        if out is None and slope is not None:
+            self._made = _recipe(base, slopes, step * weights, velocity)
+        return self._forward(new)
+
+    def _rest(self, done: Collection[tuple[int, int]]) -> list[tuple[int, int]]:
+        """Ranges of a state, flat, without the weights of some layers of some copies."""
+        ends = [0]
+        for copy, layer in sorted(done):
+            begin = copy * self.layout.length + self.layout.bounds[layer]
+            rows, columns = self.layout.sizes[layer : layer + 2]
+            ends += [begin, begin + rows * columns]
+        ends.append(self.field.copies * self.layout.length)
+        return list(zip(ends[::2], ends[1::2], strict=True))
 
     def rate_and_errors(
         self,
@@ -227,9 +283,18 @@ class DeepCpuKernels:
         weights: np.ndarray,
         step: float,
     ) -> tuple[np.ndarray, np.ndarray]:
-        self.rate(theta, residual, slopes[-1])
-        f, squares = [], []
-        for row in weights:
+        cotangent = residual * (-1.0 / self.n_samples)
+        with one_blas_thread():
+            self._backward(theta, cotangent)
+            without = self._scratch()
+            combination = Combination(
+                theta.reshape(-1), slopes.reshape(len(slopes), -1), step * weights[0],
+                without.reshape(-1), error=True,
+            )  # fmt: skip
+            done = self._write_rates(cotangent, slopes[-1], combination=combination)
+        squares = [self._combined_squares(slopes, step * weights[0], theta, without, done)]
+        f = [self._forward(without)]
+        for row in weights[1:]:
             without = self._scratch()
             squares.append(self._combined_squares(slopes, step * row, theta, without))
             f.append(self._forward(without))
@@ -286,17 +351,24 @@ class DeepCpuKernels:
         weights: np.ndarray,
         base: np.ndarray | None = None,
         out: np.ndarray | None = None,
+        done: Mapping[tuple[int, int], float] | None = None,
     ) -> np.ndarray:
-        """`squared_combination`; the base minus the combination goes into ``out`` on the way."""
+        """`squared_combination`; the base minus the combination goes into ``out`` on the way.
+
+        Of the weights of some layers of some copies the sums are ``done`` already, and ``out`` too.
+        """
         rows = slopes[: len(weights)].reshape(len(weights), -1)
         base, out = (None if array is None else array.reshape(-1) for array in (base, out))
+        layout, known = self.layout, done or {}
         totals = np.zeros(len(self.field.multipliers))
         for copy in range(self.field.copies):
             for layer in range(len(totals)):
                 begin, end = (
-                    copy * self.layout.length + bound
-                    for bound in self.layout.bounds[layer : layer + 2]
+                    copy * layout.length + bound for bound in layout.bounds[layer : layer + 2]
                 )
+                if (copy, layer) in known:
+                    totals[layer] += known[copy, layer]
+                    begin += layout.sizes[layer] * layout.sizes[layer + 1]
                 totals[layer] += flat.sum_of_combined_squares(
                     rows, weights, begin, end, self.threads, base, out
                 )

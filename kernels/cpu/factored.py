@@ -34,6 +34,7 @@ class FactoredKernels:
 
     turns = False
     begins_errors = False
+    most_retraced = 0
 
     def __init__(self, field: DeepField, dtype: np.dtype, threads: int = 1) -> None:
         self.field = field

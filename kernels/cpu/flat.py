@@ -44,11 +44,13 @@ def _put(values, size, out, start, past):
 
 
 @compiled
-def _combine(first, last, base, slopes, n_slopes, weights, velocity, use_velocity, out):
+def _combine(
+    first, last, base, slopes, n_slopes, weights, velocity, use_velocity, begin, end, out
+):  # fmt: skip
     increment, new = np.empty(PIECE, base.dtype), np.empty((1, PIECE), base.dtype)
-    past = streamed(out)
-    for start in range(first * CHUNK, min(last * CHUNK, base.size), PIECE):
-        size = min(PIECE, base.size - start)
+    past = streamed(out) and begin * out.itemsize % LANE_BYTES == 0
+    for start in range(begin + first * CHUNK, min(begin + last * CHUNK, end), PIECE):
+        size = min(PIECE, end - start)
         increment[:size] = 0.0
         for j in range(n_slopes):
             weight, slope = weights[j], slopes[j, start : start + size]
@@ -73,8 +75,13 @@ def combine(
     velocity: np.ndarray | None,
     out: np.ndarray,
     threads: int,
+    begin: int = 0,
+    end: int | None = None,
 ) -> None:
     """Write base + sum_j weights[j] slopes[j] (+ weights[-1] velocity) into ``out``.
+
+    Over parameters ``begin`` to ``end``, all copies' one after the other; no bit depends on where
+    it is cut.
 
     Parameters
     ----------
@@ -85,11 +92,12 @@ def combine(
     threads : int
     """
     flat = base.reshape(-1)
+    end = flat.size if end is None else end
     run_blocks(
-        _combine, chunks(flat.size), threads, CHUNK * (1.0 + len(weights)),
+        _combine, chunks(end - begin), threads, CHUNK * (1.0 + len(weights)),
         flat, slopes.reshape(len(slopes), flat.size), len(weights) - (velocity is not None),
         weights.astype(base.dtype), flat if velocity is None else velocity.reshape(-1),
-        velocity is not None, out.reshape(1, -1),
+        velocity is not None, begin, end, out.reshape(1, -1),
     )  # fmt: skip
 
 

@@ -7,7 +7,8 @@ and BLAS, which copies them first, loses to a plain loop (`thin`).
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numba
 import numpy as np
@@ -21,14 +22,18 @@ from .threads import run_blocks
 _LEAST, _MOST = 256, 1024
 """Rows or columns of a matrix that one thread works on at a time."""
 
+_ALONE = 1 << 17
+"""Numbers of a layer's signals that one thread multiplies before another has woken up."""
+
 
 def block_of(length: int) -> int:
     """Rows or columns in a block of a matrix with so many. Part of the results.
 
     BLAS puts both factors in order anew for every block: the larger the better, as long as there
-    is one for every thread.
+    is one for every thread, and all take equally long.
     """
-    return min(max(_LEAST, -(-length // 256) * 64), _MOST)
+    most = min(max(_LEAST, -(-length // 256) * 64), _MOST)
+    return -(-length // (-(-length // most) * 8)) * 8
 
 
 compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -110,6 +115,20 @@ def _activate(first, last, both, z, multiplier, bias, use_bias, bias_multiplier,
         call_both(both, row, s[i], ds[i], size, row.dtype.type(1.0))
 
 
+@compiled
+def _scale_back(first, last, back, multiplier, slopes):
+    for i in range(first, last):
+        for k in range(back.shape[1]):
+            back[i, k] = (back[i, k] * multiplier) * slopes[i, k]
+
+
+@compiled
+def _scale_samples(first, last, factors, back, out):
+    for i in range(first, last):
+        for k in range(back.shape[1]):
+            out[i, k] = factors[i, 0] * back[i, k]
+
+
 class Pass:
     """What one copy of the network computes on its samples; its arrays are made once.
 
@@ -187,9 +206,14 @@ class Pass:
         for layer in range(len(self.field.widths), 0, -1):
             out = self.back[layer - 1]
             weights.pull(layer, signal, out)
-            out *= self._multipliers[layer]
-            out *= self.slopes[layer - 1]
+            self._run(_scale_back, out, self._multipliers[layer], self.slopes[layer - 1])
             signal = out
+
+    def _run(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Call a loop over samples, by several threads where that is worth waking them."""
+        n, size = arguments[-1].shape
+        threads = self.threads if n * size > _ALONE else 1
+        run_blocks(function, n, threads, float(size), *arguments)
 
     def pulled(self, layer: int, cotangent: np.ndarray) -> np.ndarray:
         """sum_k v_ik df_ik/dz of a layer (n, fan_out), after `backward` with v.
@@ -198,9 +222,11 @@ class Pass:
         """
         if layer == len(self.field.widths):
             return self._columns(cotangent)
+        one = self.field.n_outputs == 1
+        factors = self._columns(cotangent) if one else self._one
         # Written where it was before: fresh memory costs more than the product.
-        factor = self._columns(cotangent) if self.field.n_outputs == 1 else self.dtype.type(1.0)
-        return np.multiply(factor, self.back[layer], out=self._pulled[layer])
+        self._run(_scale_samples, factors, self.back[layer], self._pulled[layer])
+        return self._pulled[layer]
 
     def tangent(self, weights: Forward, direction: Forward) -> np.ndarray:
         """Derivative of f (n,) or (n, o) in float64 along ``direction``, at ``weights``.

@@ -157,10 +157,11 @@ def _add_block(matrix, start, end, left, right, packed, panels, out, shift, squa
     """
     width, rank, total = panels.shape[1], packed.shape[1], 0.0
     squares[:] = 0.0
-    for column in range(left, right, width):
-        panel = column // width
-        for group in range(-(-(end - start) // TILE_ROWS)):
-            row = start + group * TILE_ROWS
+    # Along the rows, in which memory is read and written fastest.
+    for group in range(-(-(end - start) // TILE_ROWS)):
+        row = start + group * TILE_ROWS
+        for column in range(left, right, width):
+            panel = column // width
             sums = tile(packed, group, panels, panel * rank, panels, 0, 0, panels, 0, 0, 0)
             if row + TILE_ROWS <= end and column + width <= right:
                 add_tile(matrix, row, column, sums, out, row - shift, squares)

@@ -42,6 +42,15 @@ def all_finite(values):
 
 
 @compiled
+def largest_size(values):
+    """The largest |v|; infinity if one is not a number."""
+    largest = 0.0
+    for value in values:
+        largest = max(largest, abs(value)) if value == value else math.inf
+    return largest
+
+
+@compiled
 def log_loss(residual):
     """log R."""
     return math.log(half_mean_square(residual))

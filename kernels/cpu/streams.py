@@ -8,6 +8,7 @@ that waits for memory has one array less to wait for. What is stored does not de
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -56,7 +57,8 @@ def streamed(array):
     return array.size * array.itemsize > LARGE and in_lines(array)
 
 
-def _stream(builder, value, address):
+def stream_to(builder: Any, value: Any, address: Any) -> None:
+    """Store a vector past the caches, at an address of numbers in its line."""
     target = as_vector(builder, address, value.type)
     hint = builder.module.add_metadata([ir.IntType(32)(1)])
     builder.store(value, target, align=LANE_BYTES).set_metadata("nontemporal", hint)
@@ -74,7 +76,7 @@ def stream_rows(typingctx, array, column, rows):
             address = row_address(
                 context, builder, signature.args[0], arguments[0], row, arguments[1]
             )
-            _stream(builder, value, address)
+            stream_to(builder, value, address)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, rows), codegen
@@ -86,7 +88,7 @@ def stream(typingctx, array, row, column, value):
 
     def codegen(context, builder, signature, arguments):
         address = row_address_at(context, builder, signature.args[0], *arguments[:3])
-        _stream(builder, arguments[3], address)
+        stream_to(builder, arguments[3], address)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, types.intp, value), codegen

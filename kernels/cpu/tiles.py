@@ -12,6 +12,9 @@ the tile nor on the other neurons.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import llvmlite.binding
 import numpy as np
 from llvmlite import ir
@@ -46,6 +49,9 @@ def _tile_shape() -> tuple[int, int]:
 
 TILE_ROWS, PANEL_VECTORS = _tile_shape()
 
+_AHEAD = 4
+"""Tiles of a row between the one that is added and the one that is asked for."""
+
 ODD = 6364136223846793005
 """Multiplier that mixes bits: its multiples differ in all of theirs."""
 
@@ -67,6 +73,40 @@ def packed(matrix: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(filled.reshape(groups, TILE_ROWS, count).swapaxes(1, 2))
 
 
+def _tile_sums(
+    context: Any, builder: Any, signature: Any, arguments: Any, fetch: Callable[[Any], None]
+) -> Any:
+    """The code of `tile`, whose first four arguments are given; ``fetch`` adds that of step t."""
+    kind, sums = signature.args[0], signature.return_type
+    vector, lanes = context.get_value_type(sums.dtype), sums.dtype.width
+    itemsize = kind.dtype.bitwidth // 8
+    whole = context.make_array(kind)(context, builder, arguments[0])
+    count = cgutils.unpack_tuple(builder, whole.shape)[1]
+    offset = builder.mul(builder.mul(arguments[1], count), INDEX(TILE_ROWS))
+    numbers = builder.gep(whole.data, [offset])
+    neurons = row_address_at(
+        context, builder, signature.args[2], arguments[2], arguments[3], INDEX(0)
+    )
+    places = [cgutils.alloca_once(builder, vector) for _ in range(sums.count)]
+    for place in places:
+        builder.store(ir.Constant(vector, None), place)
+    with cgutils.for_range(builder, count, intp=INDEX) as loop:
+        fetch(loop.index)
+        here = builder.gep(neurons, [builder.mul(loop.index, INDEX(PANEL_VECTORS * lanes))])
+        column = [
+            load_vector(builder, builder.gep(here, [INDEX(v * lanes)]), vector, itemsize)
+            for v in range(PANEL_VECTORS)
+        ]
+        row = builder.gep(numbers, [builder.mul(loop.index, INDEX(TILE_ROWS))])
+        for r in range(TILE_ROWS):
+            number = splat(builder, builder.load(builder.gep(row, [INDEX(r)])), vector)
+            for v in range(PANEL_VECTORS):
+                place = places[r * PANEL_VECTORS + v]
+                total = fused_multiply_add(builder, number, column[v], builder.load(place))
+                builder.store(total, place)
+    return context.make_tuple(builder, sums, [builder.load(place) for place in places])
+
+
 @intrinsic
 def tile(
     typingctx, matrix, group, panel, first, read, read_at, read_by, written, to, by, slower
@@ -77,19 +117,9 @@ def tile(
     step t fetches into the cache what number ``read_at + s read_by`` of the array ``read`` is in,
     and what number ``to + s by`` of ``written`` is in, to be written; s = t >> slower.
     """
-    lanes = Lanes(matrix.dtype)
-    sums = types.UniTuple(lanes, TILE_ROWS * PANEL_VECTORS)
+    sums = types.UniTuple(Lanes(matrix.dtype), TILE_ROWS * PANEL_VECTORS)
 
     def codegen(context, builder, signature, arguments):
-        kind, vector = signature.args[0], context.get_value_type(lanes)
-        itemsize = kind.dtype.bitwidth // 8
-        whole = context.make_array(kind)(context, builder, arguments[0])
-        count = cgutils.unpack_tuple(builder, whole.shape)[1]
-        offset = builder.mul(builder.mul(arguments[1], count), INDEX(TILE_ROWS))
-        numbers = builder.gep(whole.data, [offset])
-        neurons = row_address_at(
-            context, builder, signature.args[2], arguments[2], arguments[3], INDEX(0)
-        )
         fetched = [
             (
                 context.make_array(signature.args[k])(context, builder, arguments[k]).data,
@@ -97,33 +127,37 @@ def tile(
             )
             for k in (4, 7)
         ]
-        places = [cgutils.alloca_once(builder, vector) for _ in range(sums.count)]
-        for place in places:
-            builder.store(ir.Constant(vector, None), place)
-        with cgutils.for_range(builder, count, intp=INDEX) as loop:
-            step = builder.lshr(loop.index, arguments[10])
+
+        def fetch(t):
+            step = builder.lshr(t, arguments[10])
             for write, (data, at, by) in enumerate(fetched):
                 address = builder.gep(data, [builder.add(at, builder.mul(step, by))])
                 prefetch(builder, address, bool(write))
-            here = builder.gep(
-                neurons, [builder.mul(loop.index, INDEX(PANEL_VECTORS * lanes.width))]
-            )
-            column = [
-                load_vector(builder, builder.gep(here, [INDEX(v * lanes.width)]), vector, itemsize)
-                for v in range(PANEL_VECTORS)
-            ]
-            row = builder.gep(numbers, [builder.mul(loop.index, INDEX(TILE_ROWS))])
-            for r in range(TILE_ROWS):
-                number = splat(builder, builder.load(builder.gep(row, [INDEX(r)])), vector)
-                for v in range(PANEL_VECTORS):
-                    place = places[r * PANEL_VECTORS + v]
-                    total = fused_multiply_add(builder, number, column[v], builder.load(place))
-                    builder.store(total, place)
-        return context.make_tuple(builder, sums, [builder.load(place) for place in places])
+
+        return _tile_sums(context, builder, signature, arguments, fetch)
 
     index = types.intp
     places = (index, panel, index, read, index, index, written, index, index, index)
     return sums(matrix, *places), codegen
+
+
+@intrinsic
+def tile_asking(typingctx, matrix, group, panel, first, addresses, shift):
+    """`tile`, whose step t asks for what is ``shift`` bytes beyond ``addresses[t]``."""
+    sums = types.UniTuple(Lanes(matrix.dtype), TILE_ROWS * PANEL_VECTORS)
+
+    def codegen(context, builder, signature, arguments):
+        table = context.make_array(signature.args[4])(context, builder, arguments[4]).data
+        byte = ir.IntType(8).as_pointer()
+
+        def fetch(t):
+            address = builder.add(builder.load(builder.gep(table, [t])), arguments[5])
+            prefetch(builder, builder.inttoptr(address, byte), False)
+
+        return _tile_sums(context, builder, signature, arguments, fetch)
+
+    index = types.intp
+    return sums(matrix, index, panel, index, addresses, index), codegen
 
 
 @intrinsic
@@ -148,7 +182,7 @@ def add_tile(typingctx, matrix, row, column, sums, out, row_out, squares):
     """Write matrix + sums into ``out``, from ``row_out`` on, and add up its squares.
 
     The tile is at (row, column) of the matrix and at (row_out, column) of ``out``; ``squares``
-    (columns / 8, 8) has a float64 for each of its columns. What the matrix has two tiles
+    (columns / 8, 8) has a float64 for each of its columns. What the matrix has some tiles
     further on is asked for.
     """
 
@@ -173,7 +207,7 @@ def add_tile(typingctx, matrix, row, column, sums, out, row_out, squares):
             )
             for v in range(PANEL_VECTORS):
                 place = INDEX(v * vector.count)
-                ahead = INDEX((2 * PANEL_VECTORS + v) * vector.count)
+                ahead = INDEX((_AHEAD * PANEL_VECTORS + v) * vector.count)
                 prefetch(builder, builder.gep(source, [ahead]), True)
                 old = load_vector(builder, builder.gep(source, [place]), vector, itemsize)
                 new = builder.fadd(old, values[r * PANEL_VECTORS + v])

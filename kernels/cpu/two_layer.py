@@ -55,6 +55,7 @@ class CpuKernels:
         self._made = threads, passes
         self.turns = self.passes.turns
         self.begins_errors = self.passes.begins_errors
+        self.most_retraced = 0
         self._inner = field.x @ field.x.T
 
     def array(self, values: np.ndarray) -> np.ndarray:
@@ -190,6 +191,10 @@ class CpuKernels:
 
     def neuron_blocks(self) -> CpuNeuronBlocks:
         return CpuNeuronBlocks(self.field, self.neurons, self.dtype, self.passes.threads)
+
+    def invariant_drift(self, initial: np.ndarray, theta: np.ndarray) -> float:
+        mobilities = self.field.output_mobility, self.field.input_mobility
+        return float(measures.invariant_drift(initial, theta, *mobilities))
 
     def activity(self, theta: np.ndarray) -> tuple[int, int]:
         n_blocks = -(-self.neurons // measures.BLOCK)

@@ -20,11 +20,7 @@ KERNEL void __launch_bounds__(THREADS)
         Neurons here, rate, wrong[ERRORS];
         load(point, neurons, k, here);
 #pragma unroll
-        for (int e = 0; e < ERRORS; ++e)
-#pragma unroll
-            for (int row = 0; row < ROWS; ++row)
-#pragma unroll
-                for (int v = 0; v < VECTOR; ++v) wrong[e][row][v] = 0;
+        for (int e = 0; e < ERRORS; ++e) clear(wrong[e]);
 #pragma unroll
         for (int j = 0; j < SLOPES; ++j) {
             Neurons read;
@@ -39,16 +35,8 @@ KERNEL void __launch_bounds__(THREADS)
             add(p.weights[e * (SLOPES + 1) + SLOPES], rate, wrong[e]);
         if (live) {
 #pragma unroll
-            for (int row = 0; row < ROWS; ++row)
-#pragma unroll
-                for (int v = 0; v < VECTOR; ++v) {
-#pragma unroll
-                    for (int e = 0; e < ERRORS; ++e)
-                        squares[2 * e + (row > 0)] +=
-                            double(wrong[e][row][v]) * double(wrong[e][row][v]);
-                    squares[2 * ERRORS + (row > 0)] +=
-                        double(here[row][v]) * double(here[row][v]);
-                }
+            for (int e = 0; e < ERRORS; ++e) add_squares(wrong[e], squares + 2 * e);
+            add_squares(here, squares + 2 * ERRORS);
         }
 #pragma unroll
         for (int e = 0; e < ERRORS; ++e) {

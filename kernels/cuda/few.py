@@ -27,6 +27,10 @@ MOST_GRAM_SAMPLES = 8
 _IN_REGISTERS = {True: 16, False: 8}
 """Sums over neurons up to which they stay in registers, for activations that are cheap, or not."""
 
+_MOST_RETRACED, _MOST_RETRACED_WORK = 7, 16
+"""Slopes that are made again in registers, and n d up to which that takes less time than reading
+them; for activations that are cheap."""
+
 _CHUNK = {True: 16, False: 8}
 """Samples of a chunk where there are more."""
 
@@ -111,6 +115,12 @@ class FewPasses:
         self._layout = cache(partial(layout_for, self._n, self._d, dtype.itemsize, self._cheap))
         self._x: dict[int, Any] = {}
 
+    @property
+    def most_retraced(self) -> int:
+        """See `flowsim.kernels.interface.FlowKernels.most_retraced`."""
+        few = self._cheap and self._n * self._d <= _MOST_RETRACED_WORK
+        return _MOST_RETRACED if few and self._layout().one_chunk else 0
+
     def blocks(self, vector: int | None = None) -> int:
         """Of the grid."""
         return min(-(-self.neurons // (THREADS * (vector or self._vector))), MOST_BLOCKS)
@@ -123,7 +133,7 @@ class FewPasses:
         given = {
             "REAL": real(self.dtype), "INPUTS": self._d, "SAMPLES": layout.samples,
             "ONE_CHUNK": layout.one_chunk, "VECTOR": vector or self._vector, "THREADS": THREADS,
-            "SLOPES": 0, "ERRORS": moves, **macros,
+            "SLOPES": 0, "ERRORS": moves, "BEGIN": False, "RETRACED": 0, **macros,
         }  # fmt: skip
         shared = shared_bytes(layout, self._d, self.dtype.itemsize, moves)
         return kernel(name, ["neurons", file], given, self.field.activation, shared)
@@ -131,29 +141,32 @@ class FewPasses:
     def _parameters(
         self,
         layout: Layout,
-        residual: np.ndarray | None = None,
+        residuals: np.ndarray | None = None,
         here: np.ndarray | None = None,
         weights: np.ndarray | None = None,
         slopes: int = 0,
         mobilities: bool = True,
+        more: np.ndarray | None = None,
     ) -> Any:
         """The kernels' ``Parameters``, which are REALs one after the other."""
         parts = []
         if layout.one_chunk:
             parts.append(self.field.x.reshape(-1))
-            pull = np.zeros(self._n) if residual is None else self._pull_factor * residual
-            parts.append(pull)
+            pulls = np.zeros(self._n) if residuals is None else self._pull_factor * residuals
+            parts.append(pulls.reshape(-1))
         given = np.zeros((1 if weights is None else len(np.atleast_2d(weights)), slopes + 1))
         if weights is not None:
             given[:, : np.shape(weights)[-1]] = weights
         at = np.zeros(slopes + 1)
         if here is not None:
             at[: len(here)] = here
+        parts += [at, given.reshape(-1)]
+        if more is not None:
+            parts.append(more.reshape(-1))
         scale = self.field.activation_scale
         own = self._mobilities if mobilities else (1.0 / scale, 1.0)
-        parts += [at, given.reshape(-1), np.array([scale, *own])]
-        values = np.concatenate(parts).astype(self.dtype)
-        return by_value(values)
+        parts.append(np.array([scale, *own]))
+        return by_value(np.concatenate(parts).astype(self.dtype))
 
     def _samples(self, layout: Layout, residual: np.ndarray | None = None) -> tuple[Any, Any]:
         """Inputs and pulls on the device, padded with zeros; None where they are parameters."""
@@ -179,11 +192,12 @@ class FewPasses:
 
     def sweep(
         self, theta=None, residual=None, base=None, slopes=None, here=None, weights=None,
-        slope=None, out=None, outputs=True, mobilities=True,
+        slope=None, out=None, outputs=True, mobilities=True, others=None, other=None,
     ):  # fmt: skip
         """Rate at theta, or at base + sum here_j slopes_j; then base + sum weights_j slopes_j.
 
-        Weights have the step in them, their last one is for the rate if there is a residual.
+        Weights have the step in them, their last one is for the rate if there is a residual; with
+        ``other`` that receives sum others_j slopes_j.
         Returns the sums that `output_factor` makes f there, (n,); None without ``outputs``.
         """
         rate = residual is not None
@@ -191,34 +205,33 @@ class FewPasses:
         if weights is None and not rate:
             base, weights = theta, np.empty(0)
         n_slopes = 0 if weights is None else len(weights) - rate
-        at_base = rate and here is None and base is theta and move
         layout = self._layout()
         launch = self._kernel(
             "stage", "stage", layout, SLOPES=n_slopes, HERE=here is not None, RATE=rate,
-            MOVE=move, AT_BASE=at_base, KEEP_SLOPE=slope is not None, KEEP_OUT=out is not None,
-            OUTPUTS=outputs,
+            MOVE=move, OUTPUTS=outputs, BEGIN=other is not None,
         )  # fmt: skip
-        parameters = self._parameters(layout, residual, here, weights, n_slopes, mobilities)
+        parameters = self._parameters(layout, residual, here, weights, n_slopes, mobilities, others)
         x, pull = self._samples(layout, residual)
         stack, stride = self._stack(slopes)
         blocks = self.blocks()
         partial = self._sums.room(blocks, layout.padded) if outputs else None
         launch(
             blocks, THREADS, parameters, x, pull, np.int32(layout.chunks),
-            theta, base, stack, stride, slope, out, self.neurons, partial,
+            theta, base, stack, stride, slope, out, other, self.neurons, partial,
         )  # fmt: skip
         return self._sums.total(blocks, layout.padded)[: self._n] if outputs else None
 
     def registers(self, theta, residual, memory, base, error, factors, fresh):
         """See `flowsim.kernels.interface.FlowKernels.advance_registers`; sums (n,)."""
         layout = self._layout()
-        launch = self._kernel("registers", "registers", layout, SLOPES=4, FRESH=fresh)
-        return self._staged(layout, launch, residual, factors, theta, memory, base, error)
+        launch = self._kernel("registers", "registers", layout, SLOPES=4)
+        arrays = theta, memory, base, error, np.int32(fresh)
+        return self._staged(layout, launch, residual, factors, *arrays)
 
     def recurrence(self, theta, residual, previous, base, first, factors, out):
         """See `flowsim.kernels.interface.FlowKernels.advance_recurrence`; sums (n,)."""
         layout = self._layout()
-        launch = self._kernel("recurrence", "registers", layout, SLOPES=4, FRESH=False)
+        launch = self._kernel("recurrence", "registers", layout, SLOPES=4)
         return self._staged(layout, launch, residual, factors, theta, previous, base, first, out)
 
     def _staged(self, layout, launch, residual, factors, *arrays):
@@ -232,8 +245,11 @@ class FewPasses:
         )  # fmt: skip
         return self._sums.total(blocks, layout.padded)[: self._n]
 
-    def errors(self, theta, residual, slopes, weights):
-        """Rate into the last slope; sums (e, n), squares (e + 1, 2). Weights have the step."""
+    def errors(self, theta, residual, slopes, weights, slope):
+        """Rate into ``slope``, which is the last; sums (e, n), squares (e + 1, 2).
+
+        Weights (e, slopes + 1) have the step in them.
+        """
         moves, stages = weights.shape
         layout, blocks = self._layout(moves), self.blocks()
         launch = self._kernel("errors", "errors", layout, moves, SLOPES=stages - 1)
@@ -244,11 +260,41 @@ class FewPasses:
         partial = self._sums.room(blocks, width)
         launch(
             blocks, THREADS, parameters, x, pull, np.int32(layout.chunks), theta, stack, stride,
-            slopes[stages - 1], self.neurons, partial,
+            slope, self.neurons, partial,
         )  # fmt: skip
-        total = self._sums.total(blocks, width)
+        return self._parted(self._sums.total(blocks, width), moves, layout)
+
+    def _parted(self, total, moves, layout):
+        """Sums (e, n) and squares (e + 1, 2) of what an `errors` kernel has summed."""
         outputs = total[: moves * layout.padded].reshape(moves, layout.padded)
         return outputs[:, : self._n], total[moves * layout.padded :].reshape(-1, 2)
+
+    def retrace(self, base, residuals, rows, out):
+        """See `flowsim.kernels.interface.FlowKernels.retrace`; sums (n,). Rows have the step."""
+        layout, blocks, stages = self._layout(), self.blocks(), len(rows)
+        launch = self._kernel("retrace", "retrace", layout, RETRACED=stages, MOVE=True)
+        parameters = self._parameters(layout, residuals, more=rows)
+        partial = self._sums.room(blocks, layout.padded)
+        launch(blocks, THREADS, parameters, base, out, self.neurons, partial)
+        return self._sums.total(blocks, layout.padded)[: self._n]
+
+    def retrace_errors(self, base, residuals, rows, weights):
+        """See `flowsim.kernels.interface.FlowKernels.retrace_errors`; as `errors`."""
+        moves, stages = weights.shape
+        layout, blocks = self._layout(moves), self.blocks()
+        launch = self._kernel(
+            "retrace_errors", "retrace", layout, moves, RETRACED=stages, SLOPES=stages - 1,
+            MOVE=False,
+        )  # fmt: skip
+        whole = np.zeros((stages, stages))
+        whole[: stages - 1, : stages - 1] = rows
+        parameters = self._parameters(
+            layout, residuals, weights=weights, slopes=stages - 1, more=whole
+        )
+        width = moves * layout.padded + 2 * moves + 2
+        partial = self._sums.room(blocks, width)
+        launch(blocks, THREADS, parameters, base, self.neurons, partial)
+        return self._parted(self._sums.total(blocks, width), moves, layout)
 
     def tangent(self, theta, direction):
         """Sums (n,) of the outputs' derivative along a slope."""

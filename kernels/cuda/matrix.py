@@ -59,6 +59,8 @@ class MatrixPasses:
     sums : Sums
     """
 
+    most_retraced = 0
+
     def __init__(
         self, field: TwoLayerField, neurons: int, dtype: np.dtype, cupy: Any, sums: Sums
     ) -> None:
@@ -249,9 +251,9 @@ class MatrixPasses:
             self._outputs(new, columns, self._place(block), self._n, partial)
         return self._total()
 
-    def errors(self, theta, residual, slopes, weights):
-        """See `flowsim.kernels.cuda.few.FewPasses.errors`."""
-        self.sweep(theta, residual, slope=slopes[weights.shape[1] - 1], outputs=False)
+    def errors(self, theta, residual, slopes, weights, slope):
+        """See `flowsim.kernels.cuda.few.FewPasses.errors`; ``slopes`` has the last one too."""
+        self.sweep(theta, residual, slope=slope, outputs=False)
         found = [self.sweep(None, base=theta, slopes=slopes, weights=-row) for row in weights]
         squares = [self._sums_of_squares(slopes, row) for row in weights]
         return np.array(found), np.array([*squares, self._sums_of_squares(theta[None], np.ones(1))])

@@ -1,7 +1,8 @@
 // What the passes over few inputs share: a thread takes VECTOR neurons at a time, all their rows in
 // registers, and goes through the samples.
 //
-// Macros: INPUTS (d), SAMPLES, ONE_CHUNK, VECTOR, THREADS, SLOPES and ERRORS (sizes of the weights).
+// Macros: INPUTS (d), SAMPLES, ONE_CHUNK, VECTOR, THREADS, SLOPES and ERRORS (sizes of the weights),
+// BEGIN, and RETRACED, the slopes that are made again: 0 where none is.
 // With ONE_CHUNK the samples are SAMPLES altogether: inputs come from the kernel's parameters,
 // which instructions read at no cost, and the outputs are summed in registers. Otherwise they come
 // in chunks of SAMPLES, the last one padded with zeros: inputs lie in shared memory, and after each
@@ -14,10 +15,16 @@ constexpr int MOVES = ERRORS > 0 ? ERRORS : 1;
 struct Parameters {
 #if ONE_CHUNK
     REAL x[SAMPLES * INPUTS];
-    REAL pull[SAMPLES];  // -multiplier n dR/df / n
+    REAL pull[(RETRACED > 0 ? RETRACED : 1) * SAMPLES];  // -multiplier n dR/df / n
 #endif
     REAL here[SLOPES + 1];
     REAL weights[MOVES * (SLOPES + 1)];
+#if BEGIN
+    REAL others[SLOPES + 1];
+#endif
+#if RETRACED
+    REAL rows[RETRACED * RETRACED];
+#endif
     REAL scale;            // sigma(scale z) / scale
     REAL output_mobility;  // over the scale
     REAL input_mobility;
@@ -55,11 +62,27 @@ DEVICE void copy(const Neurons& from, Neurons& to) {
         for (int v = 0; v < VECTOR; ++v) to[row][v] = from[row][v];
 }
 
+DEVICE void clear(Neurons& values) {
+#pragma unroll
+    for (int row = 0; row < ROWS; ++row)
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v) values[row][v] = 0;
+}
+
 DEVICE void add(REAL factor, const Neurons& what, Neurons& to) {
 #pragma unroll
     for (int row = 0; row < ROWS; ++row)
 #pragma unroll
         for (int v = 0; v < VECTOR; ++v) to[row][v] += factor * what[row][v];
+}
+
+// Squares of output and of input weights.
+DEVICE void add_squares(const Neurons& of, double* sums) {
+#pragma unroll
+    for (int row = 0; row < ROWS; ++row)
+#pragma unroll
+        for (int v = 0; v < VECTOR; ++v)
+            sums[row > 0] += double(of[row][v]) * double(of[row][v]);
 }
 
 DEVICE void subtract(const Neurons& what, Neurons& from) {
@@ -83,7 +106,7 @@ struct Samples {
 #if ONE_CHUNK
 #define CHUNKS 1
 #define X(i, j) p.x[(i) * INPUTS + (j)]
-#define PULL(i) p.pull[i]
+#define PULL(i) p.pull[stage * SAMPLES + (i)]
 #else
 #define CHUNKS samples.chunks
 #define X(i, j) samples.x[(chunk * SAMPLES + (i)) * INPUTS + (j)]
@@ -122,13 +145,10 @@ DEVICE REAL preactivation_of(const Parameters& p, const Samples& samples, const 
     return z;
 }
 
-// d theta / d time of the neurons.
-DEVICE void rate_at(const Parameters& p, const Samples& samples, const Neurons& at,
-                    Neurons& rate) {
-#pragma unroll
-    for (int row = 0; row < ROWS; ++row)
-#pragma unroll
-        for (int v = 0; v < VECTOR; ++v) rate[row][v] = 0;
+// d theta / d time of the neurons, for what the samples pull with in a stage.
+DEVICE void rate_at(const Parameters& p, const Samples& samples, const Neurons& at, Neurons& rate,
+                    int stage = 0) {
+    clear(rate);
     for (int chunk = 0; chunk < CHUNKS; ++chunk) {
 #pragma unroll
         for (int i = 0; i < SAMPLES; ++i) {

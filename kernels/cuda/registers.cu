@@ -2,11 +2,11 @@
 // flowsim.kernels.interface.FlowKernels.advance_registers and advance_recurrence.
 //
 // The weights hold the factors. What has the base in it is taken from it first: the rest adds up to
-// the base, and by rounding to something else. Macro: FRESH, the memory is written and not read.
+// the base, and by rounding to something else. With `fresh` the memory is written and not read.
 
 KERNEL void __launch_bounds__(THREADS)
     registers(const __grid_constant__ Parameters p, const REAL* x, const REAL* pull, int chunks,
-              REAL* theta, REAL* memory, const REAL* base, REAL* error, int64 neurons,
+              REAL* theta, REAL* memory, const REAL* base, REAL* error, int fresh, int64 neurons,
               double* partial) {
     const REAL delta = p.weights[0], gamma1 = p.weights[1], gamma2 = p.weights[2];
     const REAL beta = p.weights[3], error_weight = p.weights[4];
@@ -20,14 +20,8 @@ KERNEL void __launch_bounds__(THREADS)
         load(theta, neurons, k, here);
         load(base, neurons, k, origin);
         load(error, neurons, k, wrong);
-#if FRESH
-#pragma unroll
-        for (int row = 0; row < ROWS; ++row)
-#pragma unroll
-            for (int v = 0; v < VECTOR; ++v) kept[row][v] = 0;
-#else
-        load(memory, neurons, k, kept);
-#endif
+        clear(kept);
+        if (!fresh) load(memory, neurons, k, kept);
         rate_at(p, samples, here, rate);
         subtract(origin, here);
         add(delta, here, kept);

@@ -3,13 +3,14 @@
 //
 // Macros: SLOPES, how many are read; HERE, the rate is taken at base + sum here_j slopes_j; RATE,
 // there is one; MOVE, a new point base + sum weights_j slopes_j, the last weight for the rate;
-// AT_BASE, the rate is taken at the base itself; KEEP_SLOPE, KEEP_OUT, OUTPUTS, what is written.
-// `out` and `slope` may be arrays that are read: a thread has read all of a neuron before.
+// BEGIN, a second sum of the same slopes into `other`; OUTPUTS, of the new point. What is to be
+// written nowhere has no address. `out` and `slope` may be arrays that are read: a thread has read
+// all of a neuron before.
 
 KERNEL void __launch_bounds__(THREADS)
     stage(const __grid_constant__ Parameters p, const REAL* x, const REAL* pull, int chunks,
           const REAL* point, const REAL* base, const REAL* slopes, int64 stride, REAL* slope,
-          REAL* out, int64 neurons, double* partial) {
+          REAL* out, REAL* other, int64 neurons, double* partial) {
     const Samples samples = prepare(x, pull, chunks);
 #if OUTPUTS
     Sums sums;
@@ -20,12 +21,15 @@ KERNEL void __launch_bounds__(THREADS)
         const bool live = place(start, neurons, k);
         Neurons here, next;
 #if HERE || MOVE
-        load(AT_BASE ? point : base, neurons, k, next);
-#endif
-#if HERE || AT_BASE
+        load(base, neurons, k, next);
         copy(next, here);
-#elif RATE
-        load(point, neurons, k, here);
+#endif
+#if RATE && !HERE
+        if (!MOVE || point != base) load(point, neurons, k, here);
+#endif
+#if BEGIN
+        Neurons begun;
+        clear(begun);
 #endif
 #pragma unroll
         for (int j = 0; j < SLOPES; ++j) {
@@ -35,6 +39,9 @@ KERNEL void __launch_bounds__(THREADS)
             add(p.here[j], read, here);
 #endif
             add(p.weights[j], read, next);
+#if BEGIN
+            add(p.others[j], read, begun);
+#endif
         }
 #if RATE
         Neurons rate;
@@ -42,12 +49,14 @@ KERNEL void __launch_bounds__(THREADS)
 #if MOVE
         add(p.weights[SLOPES], rate, next);
 #endif
-#if KEEP_SLOPE
-        if (live) store(rate, slope, neurons, k);
+        if (live && slope) store(rate, slope, neurons, k);
+#if BEGIN
+        add(p.others[SLOPES], rate, begun);
+        if (live) store(begun, other, neurons, k);
 #endif
 #endif
-#if KEEP_OUT
-        if (live) store(next, out, neurons, k);
+#if MOVE
+        if (live && out) store(next, out, neurons, k);
 #endif
 #if OUTPUTS
         silence(live, next);

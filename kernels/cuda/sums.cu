@@ -60,3 +60,38 @@ KERNEL void __launch_bounds__(THREADS)
     sum = block_sum(sum);
     if (threadIdx.x == 0) partial[int64(blockIdx.y) * gridDim.x + blockIdx.x] = sum;
 }
+
+// The larger of two, or NaN if one is.
+DEVICE double larger(double a, double b) { return b > a || b != b ? b : a; }
+
+// Largest relative drift of input_mobility a^2 - output_mobility |w|^2, of each block.
+KERNEL void __launch_bounds__(THREADS)
+    invariant_drift(const REAL* initial, const REAL* theta, double output_mobility,
+                    double input_mobility, int rows, int64 neurons, double* partial) {
+    __shared__ double together[WARPS];
+    double largest = 0.0;
+    for (int64 k = int64(blockIdx.x) * THREADS + threadIdx.x; k < neurons;
+         k += int64(gridDim.x) * THREADS) {
+        double before = 0.0, after = 0.0;
+        for (int row = 1; row < rows; ++row) {
+            const double w = initial[row * neurons + k], v = theta[row * neurons + k];
+            before += w * w;
+            after += v * v;
+        }
+        before *= output_mobility;
+        after *= output_mobility;
+        const double a = input_mobility * double(initial[k]) * double(initial[k]);
+        const double b = input_mobility * double(theta[k]) * double(theta[k]);
+        const double size = larger(a + before, b + after);
+        const double drift = fabs((b - after) - (a - before));
+        largest = larger(largest, size > 0.0 ? drift / size : size == size ? 0.0 : size);
+    }
+#pragma unroll
+    for (int distance = WARP / 2; distance > 0; distance /= 2)
+        largest = larger(largest, __shfl_xor_sync(ALL_LANES, largest, distance));
+    if (threadIdx.x % WARP == 0) together[threadIdx.x / WARP] = largest;
+    __syncthreads();
+    if (threadIdx.x > 0) return;
+    for (int warp = 1; warp < WARPS; ++warp) largest = larger(largest, together[warp]);
+    partial[blockIdx.x] = largest;
+}

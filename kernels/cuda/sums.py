@@ -52,6 +52,10 @@ class Sums:
             first += length
         return self._read(len(lengths))
 
+    def largest(self, count: int) -> float:
+        """The largest of so many partial results; NaN if one is."""
+        return float(np.max(self._partial[:count].get()))
+
     def _hold(self, width: int) -> None:
         if self._total.size < width:
             self._total = self._cupy.empty(width, np.float64)
@@ -107,3 +111,17 @@ def squares(
         stack, stride, width, neurons, np.int32(rows), partial,
     )  # fmt: skip
     return sums.runs([blocks, blocks * groups])
+
+
+def invariant_drift(
+    sums: Sums, initial: Any, theta: Any, output_mobility: float, input_mobility: float
+) -> float:
+    """See `flowsim.kernels.interface.TwoLayerKernels.invariant_drift`."""
+    rows, neurons = theta.shape
+    blocks = max(1, min(-(-neurons // THREADS), _MOST_BLOCKS))
+    macros = {"REAL": real(theta.dtype), "THREADS": THREADS, "VECTOR": 1, "TERMS": 1}
+    kernel("invariant_drift", ["sums"], macros)(
+        blocks, THREADS, initial, theta, np.float64(output_mobility), np.float64(input_mobility),
+        np.int32(rows), neurons, sums.room(blocks, 1),
+    )  # fmt: skip
+    return sums.largest(blocks)

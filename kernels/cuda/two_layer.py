@@ -12,7 +12,7 @@ from .choice import choose_way
 from .device import use_device
 from .few import MOST_GRAM_SAMPLES, FewPasses
 from .matrix import MatrixPasses
-from .sums import Sums, squares
+from .sums import Sums, invariant_drift, squares
 
 State = Any
 """An array of CuPy."""
@@ -40,7 +40,6 @@ class CudaKernels:
     """
 
     turns = True
-    begins_errors = False
 
     def __init__(
         self,
@@ -62,6 +61,8 @@ class CudaKernels:
         if self.way == "matrix" or self.n_samples > MOST_GRAM_SAMPLES:
             matrix = MatrixPasses(*made)
         self.passes: Any = FewPasses(*made) if self.way == "few" else matrix
+        self.begins_errors = self.way == "few"
+        self.most_retraced = self.passes.most_retraced
         self._grams: Any = matrix or self.passes
         self._factor = self.passes.output_factor
         self._inner = field.x @ field.x.T
@@ -107,10 +108,44 @@ class CudaKernels:
         out: State | None,
         slope: State | None = None,
         here: np.ndarray | None = None,
+        others: np.ndarray | None = None,
+        other: State | None = None,
     ) -> np.ndarray:
         where = None if here is None else here * step
-        sums = self.passes.sweep(theta, residual, base, slopes, where, weights * step, slope, out)
+        more = {} if others is None else {"others": others * step, "other": other}
+        sums = self.passes.sweep(
+            theta, residual, base, slopes, where, weights * step, slope, out, **more
+        )
         return self._factor * sums
+
+    def end_error(
+        self,
+        theta: State,
+        residual: np.ndarray,
+        slope: State,
+        weight: float,
+        step: float,
+        begun: State,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        weights = np.array([[1.0, step * weight]])
+        sums, found = self.passes.errors(theta, residual, begun[None], weights, slope)
+        return self._factor * sums[0], found
+
+    def retrace(
+        self,
+        base: State,
+        residuals: np.ndarray,
+        rows: np.ndarray,
+        step: float,
+        out: State | None,
+    ) -> np.ndarray:
+        return self._factor * self.passes.retrace(base, residuals, rows * step, out)
+
+    def retrace_errors(
+        self, base: State, residuals: np.ndarray, rows: np.ndarray, weights: np.ndarray, step: float
+    ) -> tuple[np.ndarray, np.ndarray]:
+        sums, found = self.passes.retrace_errors(base, residuals, rows * step, weights * step)
+        return self._factor * sums, found
 
     def advance_registers(
         self,
@@ -141,7 +176,8 @@ class CudaKernels:
     def rate_and_errors(
         self, theta: State, residual: np.ndarray, slopes: State, weights: np.ndarray, step: float
     ) -> tuple[np.ndarray, np.ndarray]:
-        sums, found = self.passes.errors(theta, residual, slopes, weights * step)
+        slope = slopes[weights.shape[1] - 1]
+        sums, found = self.passes.errors(theta, residual, slopes, weights * step, slope)
         return self._factor * sums, found
 
     def squared_norms(self, theta: State, reference: State | None, first: int) -> np.ndarray:
@@ -162,6 +198,10 @@ class CudaKernels:
 
     def neuron_blocks(self) -> None:
         return None
+
+    def invariant_drift(self, initial: State, theta: State) -> float:
+        mobilities = self.field.output_mobility, self.field.input_mobility
+        return invariant_drift(self._sums, initial, theta, *mobilities)
 
     def activity(self, theta: State) -> tuple[int, int]:
         everywhere, nowhere = self.passes.activity(theta)
