@@ -14,7 +14,7 @@ constexpr int UNROLLED = N_SAMPLES <= 8 ? N_SAMPLES : 4;
 constexpr int LEAKS = LEAKY ? N_INPUTS : 0;
 constexpr int EDGE = N_SAMPLES | 1;  // of a matrix: an odd row keeps a column out of one bank
 // Threads of a multiprocessor: 128 registers each, or 255 for neurons with many inputs.
-constexpr int RESIDENT = ROWS * sizeof(REAL) <= 32 ? 512 : 256;
+constexpr int RESIDENT = N_INPUTS <= 3 ? 512 : 256;
 constexpr int LEAST_BLOCKS = RESIDENT / THREADS;
 
 static_assert(N_SAMPLES <= WARP && STAGES <= 2 && RESIDENT % THREADS == 0, "see above");

@@ -189,6 +189,7 @@ template <bool REACH>
 DEVICE void outputs_pass(const Member& m, bool keep) {
     const Problem& problem = m.problem;
     Step step(m.shared);
+#pragma unroll 1
     for (int first = 0; first < N_SAMPLES; first += GROUP) {
         double sums[GROUP + LEAKS] = {};
         if (first > 0)
@@ -211,7 +212,8 @@ DEVICE void outputs_pass(const Member& m, bool keep) {
 }
 
 constexpr int PAIRS = TILE * (TILE + 1) / 2;
-constexpr int COLUMNS = (TILE + 1) / 2;  // of a tile beside the diagonal: its features find registers too
+// Columns of a tile beside the diagonal: its features are to find registers too.
+constexpr int COLUMNS = TILE > 1 && N_INPUTS <= 2 ? 2 : 1;
 
 // Sums over neurons of the products of two groups of samples: sigma_s sigma_t, and
 // a^2 sigma'_s sigma'_t; on the diagonal for t <= s only, and after them |w|^2 and a^2.
@@ -277,7 +279,9 @@ DEVICE void gram_tile(const Member& m, int row, int column) {
 
 // Sums over neurons for the Gram matrices, and sizes of the layers, at `here`.
 DEVICE void gram_pass(const Member& m) {
+#pragma unroll 1
     for (int row = 0; row < N_SAMPLES; row += TILE) {
+#pragma unroll 1
         for (int column = 0; column < row; column += COLUMNS)
             gram_tile<false>(m, row, column);
         gram_tile<true>(m, row, row);

@@ -197,6 +197,7 @@ DEVICE bool narrow_down(const Member& m, double loss) {
         shared.end_fraction = shared.moment;
         shared.end = shared.kept.time + shared.moment * shared.kept.step;
         shared.end_loss = loss;
+#pragma unroll UNROLLED
         for (int i = 0; i < N_SAMPLES; ++i)
             shared.reached[i] = shared.found[i];
     }

@@ -43,6 +43,7 @@ DEVICE void make_pull(const Problem& problem, Shared& shared, const double* e, i
     if (lane() < N_INPUTS) {
         double nowhere = 0.0;
         if (LEAKY)
+#pragma unroll UNROLLED
             for (int i = 0; i < N_SAMPLES; ++i)
                 nowhere += e[i] * factor * shared.x[i][lane()];
         shared.pull[stage].row[N_SAMPLES][lane()] = REAL(problem.leak * nowhere);
@@ -57,6 +58,7 @@ DEVICE double relative_speed(const Shared& shared) {
     for (int layer = 0; layer < 2; ++layer) {
         double sum = 0.0;
         if (i < N_SAMPLES) {
+#pragma unroll UNROLLED
             for (int j = 0; j < N_SAMPLES; ++j)
                 sum += kept.grams[layer][j][i] * kept.residual[j];
             sum *= kept.residual[i];
@@ -93,6 +95,7 @@ DEVICE void tridiagonalise(Shared& shared) {
             v += copysign(norm, v);
         double square = warp_sum(v * v);
         double p = 0.0;
+#pragma unroll UNROLLED
         for (int j = k + 1; j < N_SAMPLES; ++j) {
             double other = __shfl_sync(ALL_LANES, v, j);
             if (below)
@@ -101,6 +104,7 @@ DEVICE void tridiagonalise(Shared& shared) {
         p = 2.0 * p / square;
         double dot = warp_sum(p * v);
         p -= dot / square * v;
+#pragma unroll UNROLLED
         for (int j = k + 1; j < N_SAMPLES; ++j) {
             double their_v = __shfl_sync(ALL_LANES, v, j), their_p = __shfl_sync(ALL_LANES, p, j);
             if (below)
@@ -122,6 +126,7 @@ DEVICE double largest_eigenvalue(Shared& shared) {
         return shared.matrix[0][0];
     tridiagonalise(shared);
     double size = 0.0, upper = -INFINITE;
+#pragma unroll UNROLLED
     for (int k = 0; k < N_SAMPLES; ++k) {
         double radius = k < N_SAMPLES - 1 ? shared.off_diagonal[k] : 0.0;
         radius += k > 0 ? shared.off_diagonal[k - 1] : 0.0;
@@ -143,6 +148,7 @@ DEVICE double largest_eigenvalue(Shared& shared) {
     double x = upper / size, last = INFINITE;
     for (int round = 0; round < 60; ++round) {
         double p = 1.0, p1 = 0.0, p2 = 0.0, q = 0.0, q1 = 0.0, q2 = 0.0;
+#pragma unroll UNROLLED
         for (int k = 0; k < N_SAMPLES; ++k) {
             double a = x - shared.diagonal[k];
             double b = k > 0 ? shared.off_diagonal[k - 1] : 0.0;
@@ -171,6 +177,7 @@ DEVICE void take_kernel(const Problem& problem, Shared& shared) {
     int i = lane();
     bool finite = true;
     if (i < N_SAMPLES)
+#pragma unroll UNROLLED
         for (int j = 0; j < N_SAMPLES; ++j) {
             double inner = shared.scale[3] * problem.inner[j * N_SAMPLES + i];
             double input = kept.grams[0][j][i] * inner;

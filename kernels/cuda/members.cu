@@ -10,6 +10,9 @@ enum {
     AFTER_GUESS, INSIDE_STEP, AFTER_ROW, AT_CROSSING, FINISHED
 };
 
+// What a phase may leave to be done before there is an order: it stands once in the code, too.
+enum { GUESS = -1, LOOK_BACK = -2, SETTLE = -3 };
+
 DEVICE int go(Shared& shared, int phase, int order) {
     shared.phase = phase;
     return order;
@@ -81,6 +84,7 @@ DEVICE int begin(const Member& m) {
     shared.first = 0;
     for (int stage = 0; stage < STAGES; ++stage) {
         shared.weights[stage] = 0;
+#pragma unroll UNROLLED
         for (int i = 0; i <= N_SAMPLES; ++i)
             for (int j = 0; j < N_INPUTS; ++j)
                 shared.pull[stage].row[i][j] = 0;
@@ -92,6 +96,7 @@ DEVICE int after_first_row(const Member& m) {
     Shared& shared = m.shared;
     shared.kept.step = NOT_A_NUMBER;  // there is none yet
     bool finite = isfinite(shared.kept.loss);
+#pragma unroll UNROLLED
     for (int i = 0; i < N_SAMPLES; ++i)
         finite = finite && isfinite(shared.kept.residual[i]);
     if (!finite)
@@ -167,6 +172,7 @@ DEVICE int settle(const Member& m) {
     Kept& kept = shared.kept;
     kept.time = shared.end;
     kept.loss = shared.end_loss;
+#pragma unroll UNROLLED
     for (int i = 0; i < N_SAMPLES; ++i)
         kept.residual[i] = shared.reached[i];
     if (rule_ends(m, kept.time, kept.loss))
@@ -189,7 +195,7 @@ DEVICE int look_back(const Member& m) {
         return go(shared, INSIDE_STEP, REACH);
     }
     if (shared.end_fraction == 1.0)
-        return settle(m);
+        return SETTLE;
     set_fraction(m, shared.end_fraction);
     return go(shared, AT_CROSSING, REACH | KEEP);
 }
@@ -210,7 +216,7 @@ DEVICE int judge(const Member& m, double loss, bool finite) {
     shared.end = kept.time + kept.step;
     shared.end_loss = loss;
     shared.end_fraction = 1.0;
-    return falls_below(m) ? go(shared, AFTER_GUESS, next_guess(m)) : look_back(m);
+    return falls_below(m) ? GUESS : LOOK_BACK;
 }
 
 // Makes of the latest pass what its phase makes of it; in the first warp, whose lanes do the sums
@@ -235,31 +241,46 @@ DEVICE int conclude(const Member& m, int phase) {
         take_kernel(m.problem, shared);
     if (lane() != 0)
         return 0;
+    int order = 0;
     switch (phase) {
     case BEGINNING:
-        return begin(m);
+        order = begin(m);
+        break;
     case FIRST_OUTPUTS:
         shared.kept.loss = loss;
         shared.moment = 0.0;
-        return go(shared, FIRST_ROW, RECORD | IN_ROWS | IN_SNAPSHOTS);
+        order = go(shared, FIRST_ROW, RECORD | IN_ROWS | IN_SNAPSHOTS);
+        break;
     case FIRST_ROW:
-        return after_first_row(m);
+        order = after_first_row(m);
+        break;
     case AFTER_STAGE:
-        return go(shared, AFTER_STEP, REACH | KEEP);
+        order = go(shared, AFTER_STEP, REACH | KEEP);
+        break;
     case AFTER_STEP:
-        return judge(m, loss, finite);
+        order = judge(m, loss, finite);
+        break;
     case AFTER_GUESS:
-        return narrow_down(m, loss) ? look_back(m) : next_guess(m);
+        order = narrow_down(m, loss) ? LOOK_BACK : GUESS;
+        break;
     case INSIDE_STEP:
-        return go(shared, AFTER_ROW, shared.due);
+        order = go(shared, AFTER_ROW, shared.due);
+        break;
     case AFTER_ROW:
-        return shared.room ? look_back(m) : end(m, UNFIT);
+        order = shared.room ? LOOK_BACK : end(m, UNFIT);
+        break;
     case AT_CROSSING:
-        return settle(m);
+        order = SETTLE;
+        break;
     case FINISHED:
-        return finish(m);
+        order = finish(m);
+        break;
     }
-    return 0;
+    if (order == GUESS)
+        order = go(shared, AFTER_GUESS, next_guess(m));
+    if (order == LOOK_BACK)
+        order = look_back(m);
+    return order == SETTLE ? settle(m) : order;
 }
 
 // What the block does next; in the first warp, of which lane 0 knows.
