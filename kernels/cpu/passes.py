@@ -47,7 +47,7 @@ class Passes(ABC):
     turns: ClassVar[bool] = False
     """See `TwoLayerKernels.turns`."""
     work_for_threads: ClassVar[float] = 4e5
-    """Multiply-adds, some 15 microseconds, under which a pass gains nothing from a second thread."""
+    """Multiply-adds, some 15 microseconds, under which a second thread gains a pass nothing."""
 
     def __init__(self, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int) -> None:
         self.field, self.neurons, self.dtype = field, neurons, dtype
