@@ -21,7 +21,7 @@ from .tiles import PANEL_VECTORS, TILE_ROWS, panel_width, store_tile, tile_askin
 ROWS = 64
 """Rows of a matrix in a block. Part of the results: bits of sums of squares depend on it."""
 
-_LEAST, _MOST = 64, 512
+_LEAST, _MOST = 96, 512
 """Samples for which this is the way: with fewer there is not the time to ask for everything, and
 panels of more do not fit the second level of the cache."""
 
