@@ -223,11 +223,25 @@ def _run(
     running, steps = np.arange(members.count), _FIRST_STEPS
     while len(running) and stop[0] == 0:
         started = time.perf_counter()
-        active = cupy.asarray(running)
-        program(len(running), threads, *common.arguments, members.argument, active, steps)
+        _launch(cupy, program, threads, common, members, running, steps)
         running = members.running()
         seconds = time.perf_counter() - started
         if seconds < _SHORT:
             steps *= 2
         elif seconds > _LONG:
             steps = max(1, steps // 2)
+
+
+def _launch(
+    cupy: Any,
+    program: Kernel,
+    threads: int,
+    common: _Common,
+    members: _Members,
+    running: np.ndarray,
+    steps: int,
+) -> None:
+    """Take the running members on by so many steps each, and wait for them."""
+    active = cupy.asarray(running)
+    program(len(running), threads, *common.arguments, members.argument, active, steps)
+    cupy.cuda.get_current_stream().synchronize()
