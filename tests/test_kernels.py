@@ -121,9 +121,9 @@ def compare(field, neurons, dtype, seed=1, passes="auto"):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 1e-5)])
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [c for c in CASES if c[2] <= 5 or c[5] == "matrix"], ids=str)
 def test_all_operations_agree_with_the_reference(case, dtype, tolerance):
-    """The same cases as the GPU's, in ``test_cuda.py``."""
+    """The cases of the GPU in ``test_cuda.py``, but for those that take long in compiling here."""
     compare_all("cpu", case, dtype, tolerance)
 
 
