@@ -343,6 +343,8 @@ def _control(plan: Plan, network: TwoLayerNetwork) -> member_data.Control:
     return member_data.Control(
         fraction=float(stepper.step_fraction),
         change=float(stepper.max_relative_change),
+        late_fraction=float(stepper.late_step_fraction),
+        late=stepper.LATE,
         max_age=stepper.MAX_AGE,
         max_drift=stepper.MAX_DRIFT,
         at_rest=stepper.AT_REST,

@@ -345,6 +345,7 @@ def method_options(experiment: Experiment, y: np.ndarray) -> MethodOptions:
         step=section.step,
         step_fraction=section.step_fraction,
         max_relative_change=section.max_relative_change,
+        late_step_fraction=section.late_step_fraction,
         batch_size=section.batch_size,
         momentum=section.momentum or 0.0,
         restart=section.restart,

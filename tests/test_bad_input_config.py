@@ -97,6 +97,8 @@ CASES = [
     ("integrate", {"max_steps": 0}, "integrate.max_steps = 0: must be 1 or larger; for example"),
     ("integrate", {"threads": 0}, "integrate.threads = 0: must be 1 or larger; for example thread"),
     ("integrate", {"step": 0.1}, 'integrate.step = 0.1: method "auto" does not use it; remove it'),
+    ("integrate", {"method": "dp54", "late_step_fraction": 0.1},
+     "integrate.late_step_fraction = 0.1: method"),
     ("integrate", {"method": "dp54", "step_fraction": 0.1}, "integrate.step_fraction = 0.1: metho"),
     ("integrate", {"stop_loss": 0, "steady_slope": 0}, "integrate.steady_slope = 0: nothing would"),
     ("record", {"observables": {"per_decade": 0}}, "record.observables.per_decade = 0: must be la"),

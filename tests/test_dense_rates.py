@@ -10,7 +10,7 @@ from flowsim.kernels.cpu.dense_rates import Combination, in_one_pass, write_rate
 @pytest.mark.parametrize(("rows", "columns", "begin"), [(64, 96, 8), (129, 250, 3), (71, 64, 16)])
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_rates_and_combinations_in_one_pass_are_those_of_several(rows, columns, begin, dtype):
-    generator, n = np.random.default_rng(rows), 80
+    generator, n = np.random.default_rng(rows), 96
     length, place = begin + rows * columns + 5, slice(begin, begin + rows * columns)
     signal, back = (generator.normal(size=(n, k)).astype(dtype) for k in (rows, columns))
     slopes, base = (generator.normal(size=(*k, length)).astype(dtype) for k in ((4,), ()))

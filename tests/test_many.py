@@ -49,6 +49,8 @@ CASES = {
     "antisymmetric": {"network__antisymmetric": True, "scaling__gamma": 1.5},
     "lazy": {"scaling__gamma": 0.5, "scaling__gamma_prime": 0.2},
     "euler": {"integrate__method": "euler"},
+    "late steps": {"integrate__method": "euler", "integrate__step_fraction": 1.0,
+                   "integrate__late_step_fraction": 1.9, "network__antisymmetric": True},
     "float32": {"integrate__dtype": "float32"},
     "leaky": {"network__activation": "leaky_relu"},
     "linear": {"network__activation": "linear", "integrate__method": "heun",

@@ -178,6 +178,27 @@ def test_the_step_of_euler_is_bounded_by_kernel_and_change():
     assert max(change) == pytest.approx(0.1, rel=1e-6)
 
 
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_late_steps_are_longer_where_the_layers_hardly_move(method):
+    """They begin alike and end by the late bound, with the same RD."""
+    flow = make_flow(make_network(1000, "relu", gamma=1.0, antisymmetric=True))
+    found = {}
+    for late in (None, 1.8):
+        trace, rules = Trace(), StopRules(stop_loss=1e-5)
+        options = {"step_fraction": 1.0, "late_step_fraction": late, "max_relative_change": 0.02}
+        outcome = run(flow, method, rules, trace, **options)
+        found[late] = outcome.counters.n_steps, trace, outcome.point
+    (all_steps, plain, end), (fewer, trace, point) = found[None], found[1.8]
+    assert fewer < 0.8 * all_steps
+    assert trace.steps[0] == plain.steps[0]
+    rate = flow.tangent_kernel(point.theta).largest_rate
+    assert 1.7 < trace.steps[-2] * rate < 1.9
+    assert 0.95 < plain.steps[-2] * rate < 1.05
+    assert flow.relative_change(point.theta) == pytest.approx(
+        flow.relative_change(end.theta), rel=1e-2
+    )
+
+
 def test_without_the_cap_euler_takes_other_steps():
     flow = make_flow(make_network(1000, "relu", gamma=1.75, antisymmetric=True))
     first_step = []

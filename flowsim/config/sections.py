@@ -29,6 +29,7 @@ _METHODS_WITH = {
     "restart": _DESCENT,
     "step_fraction": ("auto", *KERNEL_BOUNDED, *KERNEL_FILTERED),
     "max_relative_change": ("auto", *KERNEL_BOUNDED, *KERNEL_FILTERED),
+    "late_step_fraction": ("auto", *KERNEL_BOUNDED),
 }
 """Keys of ``[integrate]`` that only some methods know."""
 
@@ -134,6 +135,7 @@ class Integrate(Section):
     step: Positive | None = Field(default=None, examples=[0.1])
     step_fraction: Positive | None = Field(default=None, examples=[0.5])
     max_relative_change: Positive | None = Field(default=None, examples=[0.1])
+    late_step_fraction: Positive | None = Field(default=None, examples=[1.5])
     batch_size: Count | None = Field(default=None, examples=[512])
     momentum: Annotated[float, Field(ge=0.0, lt=1.0)] | None = Field(default=None, examples=[0.9])
     restart: bool | None = Field(default=None, examples=[False])

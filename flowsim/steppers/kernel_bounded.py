@@ -8,6 +8,9 @@ weights have moved by a share of the cap or after some steps. No error is estima
 ReLU costs nothing; it is what embedded pairs spend their steps on. A step that would raise the loss
 is taken back and halved; where even a tiny one does, the run has come to rest, in a minimum or with
 neurons pinned at kinks.
+
+What an explicit step errs by goes with the weights' change in it. Late, where they hardly change
+any more, only stability is left to bound it: there c may be larger, if one is given.
 """
 
 from __future__ import annotations
@@ -31,6 +34,8 @@ class KernelBounded(Stepper):
         c in h = c / lambda_max(K/n). Stable below 2, without overshoot below 1.
     max_relative_change : float
         Bound on h |d theta_l / dtau| / |theta_l| for every layer l.
+    late_step_fraction : float, optional
+        c where no layer changes by more than a tenth of that bound in a step; by default the same.
 
     See Also
     --------
@@ -53,13 +58,21 @@ class KernelBounded(Stepper):
     """Growth of the bound of any sample's Hessian after which K is refreshed."""
     MAX_DRIFT = 0.5
     """Weights' movement, in units of the cap, after which K is refreshed."""
+    LATE = 0.1
+    """Relative change of a step, in units of the cap, up to which it counts as late."""
     AT_REST = 2.0**-20
     """Share of the allowed step that raises the loss only at a stationary point: on a smooth
     stretch every step below the stability bound lowers it."""
 
-    def __init__(self, step_fraction: float, max_relative_change: float) -> None:
+    def __init__(
+        self,
+        step_fraction: float,
+        max_relative_change: float,
+        late_step_fraction: float | None = None,
+    ) -> None:
         self.step_fraction = step_fraction
         self.max_relative_change = max_relative_change
+        self.late_step_fraction = max(step_fraction, late_step_fraction or 0.0)
 
     @classmethod
     def from_rtol(
@@ -67,6 +80,7 @@ class KernelBounded(Stepper):
         rtol: float,
         step_fraction: float | None = None,
         max_relative_change: float | None = None,
+        late_step_fraction: float | None = None,
     ) -> KernelBounded:
         """Choose c and the cap by rtol, in the place of an error estimate.
 
@@ -81,10 +95,15 @@ class KernelBounded(Stepper):
         return cls(
             step_fraction or cls.fraction_at_1e3 * factor,
             max_relative_change or cls.change_at_1e3 * factor,
+            late_step_fraction,
         )
 
     def refined(self) -> KernelBounded:
-        return type(self)(0.5 * self.step_fraction, 0.5 * self.max_relative_change)
+        return type(self)(
+            0.5 * self.step_fraction,
+            0.5 * self.max_relative_change,
+            0.5 * self.late_step_fraction,
+        )
 
     def start(self, flow: Flow, point: Point) -> None:
         self._allocate(flow)
@@ -130,7 +149,8 @@ class KernelBounded(Stepper):
         by_kernel = self.step_fraction / rate if rate > 0.0 else np.inf
         change = self._relative_speed(flow, point)
         by_change = self.max_relative_change / change if change > 0.0 else np.inf
-        return min(by_kernel, by_change)
+        late = self.late_step_fraction / rate if rate > 0.0 else np.inf
+        return min(max(by_kernel, min(late, self.LATE * by_change)), by_change)
 
     def _steepening(self, flow: Flow, point: Point) -> float:
         """Largest growth of the bound of a sample's Hessian since K was refreshed."""

@@ -43,6 +43,7 @@ class MethodOptions:
     step: float | None = None
     step_fraction: float | None = None
     max_relative_change: float | None = None
+    late_step_fraction: float | None = None
     batch_size: int | None = None
     momentum: float = 0.0
     restart: bool | None = None
@@ -67,7 +68,12 @@ def _rosenbrock(tableau: RosenbrockTableau, options: MethodOptions) -> Stepper:
 
 
 def _bounded(method: type[Euler] | type[Heun], options: MethodOptions) -> Stepper:
-    return method.from_rtol(options.rtol, options.step_fraction, options.max_relative_change)
+    return method.from_rtol(
+        options.rtol,
+        options.step_fraction,
+        options.max_relative_change,
+        options.late_step_fraction,
+    )
 
 
 def _filtered(method: type[ImplicitEuler] | type[Exponential], options: MethodOptions) -> Stepper:

@@ -21,7 +21,7 @@ from .tiles import PANEL_VECTORS, TILE_ROWS, panel_width, store_tile, tile_askin
 ROWS = 64
 """Rows of a matrix in a block. Part of the results: bits of sums of squares depend on it."""
 
-_LEAST, _MOST = 64, 512
+_LEAST, _MOST = 96, 512
 """Samples for which this is the way: with fewer there is not the time to ask for everything, and
 panels of more do not fit the second level of the cache."""
 
@@ -143,13 +143,20 @@ def _pack_panels(first, last, back, factor, panels):
 
 
 @exact
-def _pack_group(signal, row, size, packed):
-    """Order ``size`` columns of the signal from ``row`` on as the only group of ``packed``."""
-    for t in range(signal.shape[0]):
-        for r in range(size):
-            packed[0, t, r] = signal[t, row + r]
-        for r in range(size, TILE_ROWS):
-            packed[0, t, r] = 0.0
+def _pack_rows(signal, start, end, packed):
+    """Order columns ``start`` to ``end`` of the signal for `flowsim.kernels.cpu.tiles.tile`.
+
+    Along its rows, of which each is far from the next.
+    """
+    for t in range(packed.shape[1]):
+        for group in range(packed.shape[0]):
+            first = start + group * TILE_ROWS
+            if first + TILE_ROWS <= end:
+                for r in range(TILE_ROWS):
+                    packed[group, t, r] = signal[t, first + r]
+            else:
+                for r in range(TILE_ROWS):
+                    packed[group, t, r] = signal[t, first + r] if first + r < end else 0.0
 
 
 @exact
@@ -184,7 +191,7 @@ def _write(
     exact_weights, out, asked, partial,
 ):  # fmt: skip
     (n, rows), width, count = signal.shape, panels.shape[1], weights.size - 1
-    packed = np.empty((1, n, TILE_ROWS), signal.dtype)
+    packed = np.empty((ROWS // TILE_ROWS, n, TILE_ROWS), signal.dtype)
     corner = np.empty((TILE_ROWS, width), signal.dtype)
     squares = np.empty((PANEL_VECTORS, width // PANEL_VECTORS))
     itemsize = signal.itemsize
@@ -194,9 +201,10 @@ def _write(
     for block in range(first, last):
         total = 0.0
         squares[:] = 0.0
-        for row in range(block * ROWS, min((block + 1) * ROWS, rows), TILE_ROWS):
-            height = min(TILE_ROWS, rows - row)
-            _pack_group(signal, row, height, packed)
+        start, end = block * ROWS, min((block + 1) * ROWS, rows)
+        _pack_rows(signal, start, end, packed)
+        for row in range(start, end, TILE_ROWS):
+            group, height = (row - start) // TILE_ROWS, min(TILE_ROWS, end - row)
             for column in range(0, columns, width):
                 # Of the next tile, which is the next one in the row but at its end.
                 if column + width < columns:
@@ -204,7 +212,8 @@ def _write(
                 else:
                     ahead = (row + TILE_ROWS) * columns
                 ahead = 0 if made == _ALONE else ahead * itemsize
-                sums = tile_asking(packed, 0, panels, (column // width) * n, asked, ahead)
+                panel = (column // width) * n
+                sums = tile_asking(packed, group, panels, panel, asked, ahead)
                 store_tile(corner, 0, sums)
                 at = begin + row * columns + column
                 if height < TILE_ROWS or column + width > columns:

@@ -16,6 +16,7 @@ class BlockPasses(Passes):
     """Any activation, called by address for a block of neurons at a time."""
 
     block = sweep.BLOCK
+    work_for_threads = 1e5
 
     def __init__(self, field: TwoLayerField, neurons: int, dtype: np.dtype, threads: int) -> None:
         super().__init__(field, neurons, dtype, threads)

@@ -50,6 +50,8 @@ class Control(NamedTuple):
 
     fraction: float
     change: float
+    late_fraction: float
+    late: float
     max_age: int
     max_drift: float
     at_rest: float

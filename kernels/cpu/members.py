@@ -146,7 +146,9 @@ def run_members(first, last, problem, rules, control, schedules, scales, stop, r
             speed = relative_speed(scale, residual, grams, sizes)
             by_kernel = control.fraction / rate if rate > 0.0 else math.inf
             by_change = control.change / speed if speed > 0.0 else math.inf
-            step = min(shrink * min(by_kernel, by_change), rules.t_max - time)
+            late = control.late_fraction / rate if rate > 0.0 else math.inf
+            largest = min(max(by_kernel, min(late, control.late * by_change)), by_change)
+            step = min(shrink * largest, rules.t_max - time)
             if not math.isfinite(step):
                 step = max(1.0, time)  # nothing moves: any step is exact
             take_stages(

@@ -15,7 +15,7 @@ class FusedPasses(Passes):
     """sigma(z) = z where z > 0 and leak z elsewhere; see `flowsim.kernels.cpu.fused`."""
 
     block = fused.BLOCK
-    work_for_threads = 4e6
+    work_for_threads = 1e6
     turns = True
     begins_errors = True
 

@@ -40,7 +40,7 @@ struct Rules {
 };
 
 struct Control {
-    double fraction, change, max_drift, at_rest;
+    double fraction, change, late_fraction, late, max_drift, at_rest;
     int64 max_age, max_rejections, max_passes;
     double first;  // a of the second stage
     double b[STAGES], dense[STAGES][STAGES];

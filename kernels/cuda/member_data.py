@@ -90,14 +90,17 @@ def make_control(control: member_data.Control) -> ctypes.Structure:
     numbers, square = _NUMBER * stages, _NUMBER * stages * stages
     kind = _structure(
         "Control",
-        **dict.fromkeys(("fraction", "change", "max_drift", "at_rest"), _NUMBER),
+        **dict.fromkeys(
+            ("fraction", "change", "late_fraction", "late", "max_drift", "at_rest"), _NUMBER
+        ),
         **dict.fromkeys(("max_age", "max_rejections", "max_passes"), _COUNT),
         first=_NUMBER,
         b=numbers,
         dense=square,
     )
     return kind(
-        control.fraction, control.change, control.max_drift, control.at_rest,
+        control.fraction, control.change, control.late_fraction, control.late,
+        control.max_drift, control.at_rest,
         control.max_age, control.max_rejections, control.max_passes,
         control.a[1, 0] if stages == 2 else 0.0,
         numbers(*control.b),

@@ -113,7 +113,9 @@ DEVICE int choose_step(const Member& m, double speed) {
     Kept& kept = shared.kept;
     double by_kernel = kept.rate > 0.0 ? m.control.fraction / kept.rate : INFINITE;
     double by_change = speed > 0.0 ? m.control.change / speed : INFINITE;
-    double longest = by_change < by_kernel ? by_change : by_kernel;
+    double late = kept.rate > 0.0 ? m.control.late_fraction / kept.rate : INFINITE;
+    late = fmin(late, m.control.late * by_change);
+    double longest = fmin(fmax(by_kernel, late), by_change);
     double step = kept.shrink * longest, left = m.rules.t_max - kept.time;
     step = left < step ? left : step;
     if (!isfinite(step))  // nothing moves: any step is exact
