@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flowsim.errors import FlowsimError
 from flowsim.kernels.cpu.member_data import (
     ENDING,
     FIXED_COLUMNS,
@@ -122,7 +123,13 @@ def run_members(
     )
     common = _Common(cupy, problem, neurons, rules, control, schedules)
     for portion in _portions(first, last, results, in_shared, device):
-        members = _Members(cupy, portion, scales, results, in_shared)
+        try:
+            members = _Members(cupy, portion, scales, results, in_shared)
+        except MemoryError as error:  # what was free is not any more
+            raise FlowsimError(
+                f"GPU {device}: others take the memory for {portion.stop - portion.start} networks "
+                'meanwhile; try again, or set integrate.backend = "cpu"'
+            ) from error
         _run(cupy, program, threads_of(neurons), common, members, stop)
         members.fetch()
         del members
