@@ -25,7 +25,7 @@ WIDTH, NETWORKS, CHECKED = 1000, 10_000, 8
 QUICK_NETWORKS, QUICK_CHECKED = 1000, 2
 LOSSES = (1e-4, 1e-6)
 DTYPES = ("float64", "float32")
-ROUNDS = 3
+ROUNDS = 2
 
 
 def experiment(backend: str, dtype: str, stop_loss: float) -> dict[str, Any]:
