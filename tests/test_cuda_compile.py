@@ -42,6 +42,9 @@ class States:
     def __getitem__(self, key):
         return self
 
+    def __setitem__(self, key, value):
+        """Nothing to be written to."""
+
     def __len__(self):
         return 1
 

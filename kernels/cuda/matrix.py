@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,8 @@ _SEGMENT = 4096
 """Neurons that a block of threads sums for one sample."""
 
 _WARP = 32
+_ALIGNED = 32
+"""Numbers that a row of x is padded to."""
 
 _ROWS = 64
 """Blocks of threads side by side for the rows of a state."""
@@ -45,6 +48,18 @@ def columns_for(n: int, itemsize: int) -> int:
 
 Rows = tuple[int, int]
 """Rows of a block of neurons: address of the first one, and elements from one to the next."""
+
+
+@cache
+def terms_type(count: int, double: bool) -> type[ctypes.Structure]:
+    """The structure ``Terms`` of ``matrix.cu`` with so many places."""
+    number = ctypes.c_double if double else ctypes.c_float
+    fields = [
+        ("at", ctypes.c_void_p * count), ("ld", ctypes.c_int64 * count),
+        ("weight", number * count), ("shift", number * count),
+        ("base", ctypes.c_void_p), ("base_ld", ctypes.c_int64),
+    ]  # fmt: skip
+    return type("Terms", (ctypes.Structure,), {"_fields_": fields})
 
 
 class MatrixPasses:
@@ -68,7 +83,9 @@ class MatrixPasses:
         self._cupy, self._sums = cupy, sums
         self._products = Products(cupy, dtype)
         self._n, self._d = field.x.shape
-        self._x = cupy.asarray(field.x, dtype)
+        # Rows that begin at multiples of 128 bytes: products are slower with odd ones.
+        self._x = cupy.zeros((self._n, -(-self._d // _ALIGNED) * _ALIGNED), dtype)
+        self._x[:, : self._d] = cupy.asarray(field.x, dtype)
         scale = field.activation_scale
         self._mobilities = field.output_mobility / scale, field.input_mobility
         self._pull_factor = -field.multiplier / self._n
@@ -77,6 +94,7 @@ class MatrixPasses:
         self._segments = -(-self._columns // _SEGMENT)
         self._n_blocks = -(-neurons // self._columns)
         self._room: dict[str, Any] = {}
+        self._kernels: dict[tuple[str, int], Kernel] = {}
 
     # Blocks of neurons.
 
@@ -106,8 +124,11 @@ class MatrixPasses:
     # Kernels.
 
     def _kernel(self, name: str, terms: int = 0) -> Kernel:
-        macros = {"REAL": real(self.dtype), "THREADS": THREADS, "TERMS": terms}
-        return kernel(name, ["matrix"], macros, self.field.activation)
+        if (name, terms) not in self._kernels:
+            macros = {"REAL": real(self.dtype), "THREADS": THREADS, "TERMS": terms}
+            made = kernel(name, ["matrix"], macros, self.field.activation)
+            self._kernels[name, terms] = made
+        return self._kernels[name, terms]
 
     def _scales(self, mobilities: bool = True) -> Any:
         scale = self.field.activation_scale
@@ -127,16 +148,7 @@ class MatrixPasses:
         add_base: bool = True,
     ) -> None:
         """out = base + sum_j weight_j (term_j - base or 0), for all rows of a block."""
-        n = len(terms) + 1
-        number = ctypes.c_double if self.dtype == np.float64 else ctypes.c_float
-
-        class Terms(ctypes.Structure):
-            _fields_ = [
-                ("at", ctypes.c_void_p * n), ("ld", ctypes.c_int64 * n), ("weight", number * n),
-                ("shift", number * n), ("base", ctypes.c_void_p), ("base_ld", ctypes.c_int64),
-            ]  # fmt: skip
-
-        given = Terms()
+        given = terms_type(len(terms) + 1, self.dtype == np.float64)()
         for j, (weight, (address, ld), shifted) in enumerate(terms):
             given.at[j], given.ld[j] = address, ld
             given.weight[j], given.shift[j] = weight, float(shifted)
@@ -149,7 +161,7 @@ class MatrixPasses:
 
     def _preactivations(self, at: Rows, columns: int, name: str = "z") -> Any:
         z = self._array(name, self._n)
-        self._products.forward(self._x, *self._below(at), columns, z)
+        self._products.forward(self._x, self._d, *self._below(at), columns, z)
         return z
 
     def _rate(self, at: Rows, pull: Any, out: Rows, columns: int, mobilities: bool = True) -> None:
@@ -160,7 +172,7 @@ class MatrixPasses:
             at[0], columns, out[0],
         )  # fmt: skip
         factor = self._mobilities[1] if mobilities else 1.0
-        self._products.backward(self._x, z, columns, factor, *self._below(out))
+        self._products.backward(self._x, self._d, z, columns, factor, *self._below(out))
 
     def _pull(self, residual: np.ndarray) -> Any:
         return self._cupy.asarray((self._pull_factor * residual).astype(self.dtype))
