@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from flowsim.errors import FlowsimError
 from flowsim.kernels.activations import Activation
 
 from .activations import activation_source
@@ -75,12 +76,14 @@ class Kernel:
     def __init__(self, raw: Any, shared: int = 0) -> None:
         from cupy.cuda import driver
 
-        if shared > 48 * 1024:  # more has to be asked for
+        if shared > 0:
+            # More than 48 KiB, with what the code itself declares, have to be asked for.
             raw.max_dynamic_shared_size_bytes = shared
             # All that the cache can lend, so that as many blocks as fit are at work.
             raw.preferred_shared_memory_carveout = 100
         self._raw, self._shared = raw, shared
         self._address, self._launch = raw.kernel.ptr, driver.launchKernel
+        self._refusal = driver.CUDADriverError
 
     def __call__(self, blocks: int | tuple[int, int], threads: int, *arguments: Any) -> None:
         """Launch it on the current stream.
@@ -93,6 +96,11 @@ class Kernel:
             A block.
         *arguments
             See the class.
+
+        Raises
+        ------
+        FlowsimError
+            If the driver refuses it.
         """
         import cupy
 
@@ -100,10 +108,18 @@ class Kernel:
         places = (ctypes.c_void_p * len(values))(*(ctypes.addressof(value) for value in values))
         x, y = blocks if isinstance(blocks, tuple) else (blocks, 1)
         stream = cupy.cuda.get_current_stream().ptr
-        self._launch(
-            self._address, x, y, 1, threads, 1, 1, self._shared, stream,
-            ctypes.addressof(places), 0,
-        )  # fmt: skip
+        try:
+            self._launch(
+                self._address, x, y, 1, threads, 1, 1, self._shared, stream,
+                ctypes.addressof(places), 0,
+            )  # fmt: skip
+        except self._refusal as error:
+            own, size = self._raw.shared_size_bytes, sum(map(ctypes.sizeof, values))
+            raise FlowsimError(
+                f"the GPU refuses {self._raw.name} of ({x}, {y}) blocks of {threads} threads, with "
+                f"{self._shared} + {own} bytes of shared memory and {size} bytes of parameters: "
+                f"{error}"
+            ) from error
 
 
 def by_value(values: np.ndarray) -> Any:

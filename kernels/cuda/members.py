@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from flowsim.errors import FlowsimError
 from flowsim.kernels.cpu.member_data import (
     ENDING,
     FIXED_COLUMNS,
@@ -122,7 +123,13 @@ def run_members(
     )
     common = _Common(cupy, problem, neurons, rules, control, schedules)
     for portion in _portions(first, last, results, in_shared, device):
-        members = _Members(cupy, portion, scales, results, in_shared)
+        try:
+            members = _Members(cupy, portion, scales, results, in_shared)
+        except MemoryError as error:  # what was free is not any more
+            raise FlowsimError(
+                f"GPU {device}: others take the memory for {portion.stop - portion.start} networks "
+                'meanwhile; try again, or set integrate.backend = "cpu"'
+            ) from error
         _run(cupy, program, threads_of(neurons), common, members, stop)
         members.fetch()
         del members
@@ -223,11 +230,25 @@ def _run(
     running, steps = np.arange(members.count), _FIRST_STEPS
     while len(running) and stop[0] == 0:
         started = time.perf_counter()
-        active = cupy.asarray(running)
-        program(len(running), threads, *common.arguments, members.argument, active, steps)
+        _launch(cupy, program, threads, common, members, running, steps)
         running = members.running()
         seconds = time.perf_counter() - started
         if seconds < _SHORT:
             steps *= 2
         elif seconds > _LONG:
             steps = max(1, steps // 2)
+
+
+def _launch(
+    cupy: Any,
+    program: Kernel,
+    threads: int,
+    common: _Common,
+    members: _Members,
+    running: np.ndarray,
+    steps: int,
+) -> None:
+    """Take the running members on by so many steps each, and wait for them."""
+    active = cupy.asarray(running)
+    program(len(running), threads, *common.arguments, members.argument, active, steps)
+    cupy.cuda.get_current_stream().synchronize()
