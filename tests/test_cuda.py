@@ -111,8 +111,8 @@ def simulate(width=400, backend="cuda", output=None, activation="tanh", data=POI
     )
 
 
-# Steps near a kink depend on the last bit: those with ReLU are compared by what they come to. So does
-# whether gradient descent begins anew: where R stands still it rises by a rounding, or does not.
+# Steps near a kink depend on the last bit: those with ReLU are compared by what they come to. So
+# does whether gradient descent begins anew: where R stands still it rises by a rounding, or not.
 OPTIONS = {
     "gradient-descent": {"step": 0.05, "t_max": 5.0, "restart": False},
     "rkc2": {"rtol": 1e-4},

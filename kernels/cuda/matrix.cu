@@ -4,6 +4,7 @@
 // Rows are `ld` apart wherever a row is not `columns` long.
 
 constexpr int WARPS = THREADS / WARP;
+constexpr int AHEAD = 4;
 
 struct Scales {
     REAL scale;
@@ -25,12 +26,23 @@ KERNEL void __launch_bounds__(THREADS, 4)
     REAL sum = 0;
     if (k < columns) {
         const REAL weight = a[k];
-#pragma unroll 4
-        for (int i = warp; i < n; i += WARPS) {
-            REAL value, derivative;
-            activation(p.scale * z[i * columns + k], value, derivative);
-            sum += pulls[i] * value;
-            g[i * columns + k] = pulls[i] * derivative * weight;
+        // Some samples ahead: g may be z, so that the compiler could not read past what it writes.
+        for (int first = warp; first < n; first += WARPS * AHEAD) {
+            REAL read[AHEAD];
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) {
+                const int i = first + u * WARPS;
+                read[u] = i < n ? z[i * columns + k] : REAL(0);
+            }
+#pragma unroll
+            for (int u = 0; u < AHEAD; ++u) {
+                const int i = first + u * WARPS;
+                if (i >= n) break;
+                REAL value, derivative;
+                activation(p.scale * read[u], value, derivative);
+                sum += pulls[i] * value;
+                g[i * columns + k] = pulls[i] * derivative * weight;
+            }
         }
     }
     together[warp][lane] = sum;
