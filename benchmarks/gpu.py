@@ -323,6 +323,20 @@ def _tidy(found: Any) -> None:
     free_pool()
 
 
+def _measure_all(data: dict[str, Any], rates: dict[str, float], quick: bool) -> None:
+    for shape in QUICK_SHAPES if quick else SHAPES:
+        for dtype in DTYPES:
+            data["cases"].append(asdict(measure(shape, dtype, rates)))
+            _tidy(data["cases"][-1])
+    for dtype in DTYPES:
+        data["steps"] += steps(data["neurons"], dtype, rates)
+        _tidy(data["steps"][-len(WAYS) :])
+    whole_run(1000, "float64")  # everything is compiled once
+    for dtype in DTYPES:
+        data["runs"].append(whole_run(data["neurons"], dtype))
+        _tidy(data["runs"][-1])
+
+
 def main(quick: bool = False) -> None:
     """Measure and report."""
     if problem := device_problem():
@@ -340,16 +354,9 @@ def main(quick: bool = False) -> None:
         "runs": [],
     }
     print(data, flush=True)
-    for shape in QUICK_SHAPES if quick else SHAPES:
-        for dtype in DTYPES:
-            data["cases"].append(asdict(measure(shape, dtype, rates)))
-            _tidy(data["cases"][-1])
-    for dtype in DTYPES:
-        data["steps"] += steps(data["neurons"], dtype, rates)
-        _tidy(data["steps"][-len(WAYS) :])
-    whole_run(1000, "float64")  # everything is compiled once
-    for dtype in DTYPES:
-        data["runs"].append(whole_run(data["neurons"], dtype))
-        _tidy(data["runs"][-1])
+    try:
+        _measure_all(data, rates, quick)
+    except KeyboardInterrupt:
+        print("gpu: interrupted; what has been measured is reported")
     data["seconds"] = time.perf_counter() - started
     report("gpu", tables(data), data, quick, ("cupy-cuda13x", "cupy-cuda12x", "torch", "jax"))
