@@ -3,6 +3,10 @@
 z = x w of a block (n, columns) is made, used up and forgotten before the next block: with all
 neurons it would be n x neurons. Blocks are of a fixed size, so that the bits depend on none but
 the network.
+
+Where samples are at most half as many as inputs, so that all z are no more than half a state, those
+of the state whose outputs came last are kept: its rate then takes one product instead of two. They
+are void once a pass writes to that state; nothing else may.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ import ctypes
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -95,6 +100,8 @@ class MatrixPasses:
         self._n_blocks = -(-neurons // self._columns)
         self._room: dict[str, Any] = {}
         self._kernels: dict[tuple[str, int], Kernel] = {}
+        self._keeps = 2 * self._n <= self._d
+        self._kept_of: Any = None  # a weak reference to the state whose z are kept
 
     # Blocks of neurons.
 
@@ -164,22 +171,53 @@ class MatrixPasses:
         self._products.forward(self._x, self._d, *self._below(at), columns, z)
         return z
 
-    def _rate(self, at: Rows, pull: Any, out: Rows, columns: int, mobilities: bool = True) -> None:
-        """d theta / d time of a block."""
-        z = self._preactivations(at, columns)
+    def _kept(self, block: int) -> Any:
+        """Room for the z of a block that is kept."""
+        if "kept" not in self._room:
+            self._room["kept"] = self._cupy.empty(self._n * self.neurons, self.dtype)
+        return self._room["kept"][block * self._columns * self._n :]
+
+    def _is_kept(self, theta: Any) -> bool:
+        """Whether the z of a state are there."""
+        return theta is not None and self._kept_of is not None and self._kept_of() is theta
+
+    def _keep(self, theta: Any) -> None:
+        """Note whose z have been made, if they were."""
+        self._kept_of = ref(theta) if self._keeps and theta is not None else None
+
+    def _written(self, *states: Any) -> None:
+        """Forget the z of a state that a pass is going to write to."""
+        own = None if self._kept_of is None else self._kept_of()
+        if own is None:
+            return
+        first, last = own.data.ptr, own.data.ptr + own.nbytes
+        for state in states:
+            if state is None:
+                continue
+            if state.data.ptr < last and first < state.data.ptr + state.nbytes:
+                self._kept_of = None
+
+    def _rate(
+        self, at: Rows, pull: Any, out: Rows, columns: int, mobilities: bool = True, z: Any = None
+    ) -> None:
+        """d theta / d time of a block; ``z`` are its preactivations where they are known."""
+        g = self._array("z", self._n)
+        if z is None:
+            z = self._preactivations(at, columns)
         self._kernel("pull")(
-            -(-columns // _WARP), THREADS, self._scales(mobilities), z, pull, np.int32(self._n),
+            -(-columns // _WARP), THREADS, self._scales(mobilities), z, g, pull, np.int32(self._n),
             at[0], columns, out[0],
         )  # fmt: skip
         factor = self._mobilities[1] if mobilities else 1.0
-        self._products.backward(self._x, self._d, z, columns, factor, *self._below(out))
+        self._products.backward(self._x, self._d, g, columns, factor, *self._below(out))
 
     def _pull(self, residual: np.ndarray) -> Any:
         return self._cupy.asarray((self._pull_factor * residual).astype(self.dtype))
 
-    def _outputs(self, at: Rows, columns: int, place: int, width: int, partial: Any) -> None:
-        """Sums of a block into rows of the partial sums, from ``place`` of each row on."""
-        z = self._preactivations(at, columns)
+    def _outputs(self, at: Rows, columns: int, block: int, partial: Any, keep: bool) -> None:
+        """Sums of a block into its rows of the partial sums."""
+        z, place = self._kept(block) if keep else self._array("z", self._n), self._place(block)
+        self._products.forward(self._x, self._d, *self._below(at), columns, z)
         segments = -(-columns // _SEGMENT)
         self._kernel("outputs")(
             (self._n, segments), THREADS, self._scales(), z, at[0], columns,
@@ -209,6 +247,11 @@ class MatrixPasses:
         n_slopes = 0 if weights is None else len(weights) - rate
         pull = self._pull(residual) if rate else None
         partial = self._partial() if outputs else None
+        known = rate and here is None and self._is_kept(theta)
+        moves = weights is not None and (len(weights) > 0 or out is not None)
+        new = out if moves else base if theta is None else theta  # whose outputs are asked for
+        keep = outputs and self._keeps and new is not None
+        self._written(slope, out)
         for block, first, columns in self._blocks():
             at = base if theta is None else theta
             point = self._rows(at, first)
@@ -220,47 +263,56 @@ class MatrixPasses:
                 self._blend(terms, origin, point, columns)
             if rate:
                 own = self._own("rate") if slope is None else self._rows(slope, first)
-                self._rate(point, pull, own, columns, mobilities)
+                z = self._kept(block) if known else None
+                self._rate(point, pull, own, columns, mobilities, z)
                 read = [*read, own]
-            if weights is not None and (len(weights) or out is not None):
+            if moves:
                 terms = [(w, rows, False) for w, rows in zip(weights, read, strict=True)]
                 point = self._own("next") if out is None else self._rows(out, first)
                 self._blend(terms, origin, point, columns)
             if outputs:
-                self._outputs(point, columns, self._place(block), self._n, partial)
+                self._outputs(point, columns, block, partial, keep)
+        if keep:
+            self._keep(new)
         return self._total() if outputs else None
 
     def registers(self, theta, residual, memory, base, error, factors, fresh):
         """See `flowsim.kernels.interface.FlowKernels.advance_registers`; sums (n,)."""
         delta, gamma1, gamma2, beta, error_weight = factors
         pull, partial, rate = self._pull(residual), self._partial(), self._own("rate")
+        known = self._is_kept(theta)
+        self._written(theta, memory, error)
         for block, first, columns in self._blocks():
             here, kept, origin, wrong = (
                 self._rows(state, first) for state in (theta, memory, base, error)
             )
-            self._rate(here, pull, rate, columns)
+            self._rate(here, pull, rate, columns, z=self._kept(block) if known else None)
             terms = [(delta, here, True)] + ([] if fresh else [(1.0, kept, False)])
             self._blend(terms, origin, kept, columns, add_base=False)
             self._blend([(error_weight, rate, False)], wrong, wrong, columns)
             terms = [(gamma1, here, True), (gamma2, kept, False), (beta, rate, False)]
             self._blend(terms, origin, here, columns)
-            self._outputs(here, columns, self._place(block), self._n, partial)
+            self._outputs(here, columns, block, partial, self._keeps)
+        self._keep(theta)
         return self._total()
 
     def recurrence(self, theta, residual, previous, base, first, factors, out):
         """See `flowsim.kernels.interface.FlowKernels.advance_recurrence`; sums (n,)."""
         mu, nu, beta, delta = factors
         pull, partial, rate = self._pull(residual), self._partial(), self._own("rate")
+        known = self._is_kept(theta)
+        self._written(out)
         for block, start, columns in self._blocks():
             here, past, origin, slope, new = (
                 self._rows(state, start) for state in (theta, previous, base, first, out)
             )
-            self._rate(here, pull, rate, columns)
+            self._rate(here, pull, rate, columns, z=self._kept(block) if known else None)
             terms = [
                 (mu, here, True), (nu, past, True), (beta, rate, False), (delta, slope, False),
             ]  # fmt: skip
             self._blend(terms, origin, new, columns)
-            self._outputs(new, columns, self._place(block), self._n, partial)
+            self._outputs(new, columns, block, partial, self._keeps)
+        self._keep(out)
         return self._total()
 
     def errors(self, theta, residual, slopes, weights, slope):
