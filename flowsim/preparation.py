@@ -193,11 +193,14 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
     section = experiment.integrate
     _check_kernel(experiment, network, dataset, method)
     options = MethodOptions(batch_size=section.batch_size, momentum=section.momentum or 0.0)
-    states, kept = states_of(method, options), _kept_states(section)
+    states: float = states_of(method, options)
+    kept = _kept_states(section)
     if method not in LOW_STORAGE and _factored(network, dataset, section):
         states = 1
     if isinstance(network, DeepNetwork) and network.scaling.first is not None:
         states += _FIRST_STEP
+    if section.backend == "cuda":
+        states += 0.5  # preactivations of few samples with many inputs
     needed = (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
     room = backends.free_memory_for(section)
     if needed > room:

@@ -142,7 +142,11 @@ class DeepLayout:
 
 
 class FlowKernels(Protocol):
-    """Passes over the neurons of a network on one backend: what the flow of any network needs."""
+    """Passes over the neurons of a network on one backend: what the flow of any network needs.
+
+    A backend may keep what it has found of a state until a pass writes to that: between the outputs
+    of a state and its rate nothing else may.
+    """
 
     n_samples: int
     dtype: np.dtype

@@ -47,6 +47,31 @@ def test_quick_operations_give_the_same_bits_again(case):
         assert np.array_equal(values, second.found[name]), name
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_quick_products_that_are_kept_are_those_of_the_state(dtype):
+    """After its outputs a state's rate takes one product less, and has the same bits."""
+    case = (5000, 6, 20, "relu", 1.0, "matrix")
+    keeping, other = make_kernels("cuda", case, dtype), make_kernels("cuda", case, dtype)
+    values = np.random.default_rng(3).normal(size=(2, 21, 5000)).astype(dtype)
+    e, weights = np.linspace(-1.0, 1.0, 6), np.array([1.0])
+    theta, slope, base = keeping.array(values[0]), keeping.empty(), keeping.array(values[1])
+    keeping.outputs(theta)
+
+    def agree():
+        keeping.rate(theta, e, slope)
+        found = other.empty()
+        other.rate(other.array(keeping.host(theta)), e, found)
+        assert np.array_equal(keeping.host(slope), other.host(found))
+
+    agree()
+    keeping.advance(theta, e, theta, keeping.empty(0), weights, 0.1, theta)
+    agree()
+    keeping.combine(base, slope[None], weights, 0.1, theta)
+    agree()
+    keeping.vjp(base, e, theta)  # a pass that makes no outputs of what it writes
+    agree()
+
+
 @pytest.mark.parametrize("passes", ["auto", "matrix"])
 def test_relu_has_no_slope_at_the_kink(passes):
     field = make_field(3, 2, "relu", 1.0)

@@ -36,11 +36,14 @@ needs_nvrtc = pytest.mark.skipif(
 class States:
     """A state, or a stack of them, that is nowhere."""
 
-    strides, shape, dtype = (8, 8, 8), (1, 1, 1), np.dtype("float64")
+    strides, shape, nbytes, dtype = (8, 8, 8), (1, 1, 1), 0, np.dtype("float64")
     data = SimpleNamespace(ptr=0)
 
     def __getitem__(self, key):
         return self
+
+    def __setitem__(self, key, value):
+        """Nothing to be written to."""
 
     def __len__(self):
         return 1

@@ -323,7 +323,8 @@ def test_every_method_has_a_refined_form(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_holds_as_many_states_as_its_method_says(method):
     """Also where it ends within a step and rows are read there: nothing else holds any."""
-    flow = make_flow(make_network(20_000, "tanh", gamma=0.5))
+    # Where `switching` begins with the method that needs the most of its parts: not lazily.
+    flow = make_flow(make_network(20_000, "tanh", gamma=1.0))
     flow.residual(flow.initial)  # what is compiled or imported once is not the run's
 
     _, stepper = make_stepper(method, MethodOptions(), flow.kinked)

@@ -11,7 +11,7 @@ MOST_ROWS = 100
 
 _COST_OF_ROWS, _COST_OF_PRODUCTS = 1e-3, 20.0
 """In passes, of K for the square of its rows, and of the products (tanh, ``python -m benchmarks
-stiff``)."""
+stiff_costs``)."""
 
 
 def passes_for_kernel(rows: int) -> float:

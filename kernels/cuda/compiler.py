@@ -168,9 +168,11 @@ def kernel(
     """
     import cupy
 
-    code, given = source(names, activation), options(macros)
-    key = cupy.cuda.get_device_id(), name, code, given, shared
+    key = (
+        cupy.cuda.get_device_id(), name, tuple(names), tuple(macros.items()), activation, shared
+    )  # fmt: skip
     if key not in _KERNELS:
+        code, given = source(names, activation), options(macros)
         module = cupy.RawModule(code=code, options=given, backend="nvrtc")
         _KERNELS[key] = Kernel(module.get_function(name), shared)
     return _KERNELS[key]

@@ -132,17 +132,22 @@ class Products:
         finally:
             cublas.setMathMode(handle, mode)
 
-    def forward(self, x: Any, w: int, ld: int, columns: int, z: Any) -> None:
-        """z (n, columns) = x (n, d) w, w (d, columns) at an address with rows ``ld`` apart."""
-        n, d = x.shape
-        sizes = columns, n, d
-        self._call(False, sizes, 1.0, w, ld, x.data.ptr, d, self._zero, z.data.ptr, columns)
+    def forward(self, x: Any, d: int, w: int, ld: int, columns: int, z: Any) -> None:
+        """z (n, columns) = x w, w (d, columns) at an address with rows ``ld`` apart.
 
-    def backward(self, x: Any, g: Any, columns: int, factor: float, out: int, ld: int) -> None:
+        x (n, d or more), of whose rows the first d numbers count.
+        """
+        n, width = x.shape
+        sizes = columns, n, d
+        self._call(False, sizes, 1.0, w, ld, x.data.ptr, width, self._zero, z.data.ptr, columns)
+
+    def backward(
+        self, x: Any, d: int, g: Any, columns: int, factor: float, out: int, ld: int
+    ) -> None:
         """Write factor x^T g (d, columns), g (n, columns), to an address with rows ``ld`` apart."""
-        n, d = x.shape
+        n, width = x.shape
         sizes = columns, d, n
-        self._call(True, sizes, factor, g.data.ptr, columns, x.data.ptr, d, self._zero, out, ld)
+        self._call(True, sizes, factor, g.data.ptr, columns, x.data.ptr, width, self._zero, out, ld)
 
     def add_gram(self, rows: Any, columns: int, out: Any) -> None:
         """Add rows rows^T (n, n) for rows (n, columns) to ``out``."""

@@ -34,6 +34,9 @@ them; for activations that are cheap."""
 _CHUNK = {True: 16, False: 8}
 """Samples of a chunk where there are more."""
 
+_STATE_BYTES = 440
+"""Of a thread's registers, 1,020 bytes, for the rows of its neurons."""
+
 _PARAMETER_BYTES = 3000
 """Inputs up to which they travel with the kernel's other parameters, 4 KB in all."""
 
@@ -79,12 +82,21 @@ def shared_bytes(layout: Layout, d: int, itemsize: int, moves: int = 1) -> int:
     return layout.padded * (8 * warps * moves + itemsize * (d + 1))
 
 
-def vector_for(neurons: int, d: int, itemsize: int) -> int:
-    """Neurons a thread takes at a time: 16 bytes of each row where registers allow."""
-    wanted = 16 // itemsize if d <= 4 else 8 // itemsize if d <= 8 else 1
+def vector_for(neurons: int, d: int, itemsize: int, arrays: int) -> int:
+    """Neurons a thread takes at a time: 16 bytes of each row where registers allow.
+
+    Parameters
+    ----------
+    neurons, d, itemsize : int
+    arrays : int
+        Copies of a neuron that the kernel works with at a time.
+    """
+    wanted = 16 // itemsize
+    while wanted > 1 and arrays * (1 + d) * wanted * itemsize > _STATE_BYTES:
+        wanted //= 2
     while neurons % wanted:
         wanted //= 2
-    return max(wanted, 1)
+    return wanted
 
 
 class FewPasses:
@@ -106,7 +118,7 @@ class FewPasses:
         self._cupy, self._sums = cupy, sums
         self._n, self._d = field.x.shape
         self._cheap = field.activation.name in CHEAP
-        self._vector = vector_for(neurons, self._d, dtype.itemsize)
+        self._vector_of = cache(partial(vector_for, neurons, self._d, dtype.itemsize))
         scale = field.activation_scale
         self._mobilities = field.output_mobility / scale, field.input_mobility
         self._pull_factor = -field.multiplier / self._n
@@ -114,6 +126,7 @@ class FewPasses:
         self.output_factor = field.multiplier / scale
         self._layout = cache(partial(layout_for, self._n, self._d, dtype.itemsize, self._cheap))
         self._x: dict[int, Any] = {}
+        self._kernels: dict[tuple[Any, ...], Kernel] = {}
 
     @property
     def most_retraced(self) -> int:
@@ -121,22 +134,28 @@ class FewPasses:
         few = self._cheap and self._n * self._d <= _MOST_RETRACED_WORK
         return _MOST_RETRACED if few and self._layout().one_chunk else 0
 
-    def blocks(self, vector: int | None = None) -> int:
+    def _blocks(self, vector: int) -> int:
         """Of the grid."""
-        return min(-(-self.neurons // (THREADS * (vector or self._vector))), MOST_BLOCKS)
+        return min(-(-self.neurons // (THREADS * vector)), MOST_BLOCKS)
 
     # What kernels are given.
 
     def _kernel(
-        self, name: str, file: str, layout: Layout, moves: int = 1, vector: int = 0, **macros: int
+        self, name: str, file: str, layout: Layout, vector: int, moves: int = 1, **macros: int
     ) -> Kernel:
+        # Looked up by what differs from pass to pass: to put a source together takes as long as a
+        # pass over some hundred thousand neurons.
+        key = name, layout, moves, vector, *macros.values()
+        if key in self._kernels:
+            return self._kernels[key]
         given = {
             "REAL": real(self.dtype), "INPUTS": self._d, "SAMPLES": layout.samples,
-            "ONE_CHUNK": layout.one_chunk, "VECTOR": vector or self._vector, "THREADS": THREADS,
+            "ONE_CHUNK": layout.one_chunk, "VECTOR": vector, "THREADS": THREADS,
             "SLOPES": 0, "ERRORS": moves, "BEGIN": False, "RETRACED": 0, **macros,
         }  # fmt: skip
         shared = shared_bytes(layout, self._d, self.dtype.itemsize, moves)
-        return kernel(name, ["neurons", file], given, self.field.activation, shared)
+        self._kernels[key] = kernel(name, ["neurons", file], given, self.field.activation, shared)
+        return self._kernels[key]
 
     def _parameters(
         self,
@@ -205,15 +224,16 @@ class FewPasses:
         if weights is None and not rate:
             base, weights = theta, np.empty(0)
         n_slopes = 0 if weights is None else len(weights) - rate
-        layout = self._layout()
+        arrays = rate + move + (here is not None or rate and move) + (other is not None)
+        layout, vector = self._layout(), self._vector_of(max(arrays, 2))
         launch = self._kernel(
-            "stage", "stage", layout, SLOPES=n_slopes, HERE=here is not None, RATE=rate,
+            "stage", "stage", layout, vector, SLOPES=n_slopes, HERE=here is not None, RATE=rate,
             MOVE=move, OUTPUTS=outputs, BEGIN=other is not None,
         )  # fmt: skip
         parameters = self._parameters(layout, residual, here, weights, n_slopes, mobilities, others)
         x, pull = self._samples(layout, residual)
         stack, stride = self._stack(slopes)
-        blocks = self.blocks()
+        blocks = self._blocks(vector)
         partial = self._sums.room(blocks, layout.padded) if outputs else None
         launch(
             blocks, THREADS, parameters, x, pull, np.int32(layout.chunks),
@@ -223,21 +243,19 @@ class FewPasses:
 
     def registers(self, theta, residual, memory, base, error, factors, fresh):
         """See `flowsim.kernels.interface.FlowKernels.advance_registers`; sums (n,)."""
-        layout = self._layout()
-        launch = self._kernel("registers", "registers", layout, SLOPES=4)
         arrays = theta, memory, base, error, np.int32(fresh)
-        return self._staged(layout, launch, residual, factors, *arrays)
+        return self._staged("registers", residual, factors, *arrays)
 
     def recurrence(self, theta, residual, previous, base, first, factors, out):
         """See `flowsim.kernels.interface.FlowKernels.advance_recurrence`; sums (n,)."""
-        layout = self._layout()
-        launch = self._kernel("recurrence", "registers", layout, SLOPES=4)
-        return self._staged(layout, launch, residual, factors, theta, previous, base, first, out)
+        return self._staged("recurrence", residual, factors, theta, previous, base, first, out)
 
-    def _staged(self, layout, launch, residual, factors, *arrays):
+    def _staged(self, name, residual, factors, *arrays):
+        layout, vector = self._layout(), self._vector_of(5)
+        launch = self._kernel(name, "registers", layout, vector, SLOPES=4)
         parameters = self._parameters(layout, residual, weights=factors, slopes=4)
         x, pull = self._samples(layout, residual)
-        blocks = self.blocks()
+        blocks = self._blocks(vector)
         partial = self._sums.room(blocks, layout.padded)
         launch(
             blocks, THREADS, parameters, x, pull, np.int32(layout.chunks), *arrays,
@@ -251,8 +269,9 @@ class FewPasses:
         Weights (e, slopes + 1) have the step in them.
         """
         moves, stages = weights.shape
-        layout, blocks = self._layout(moves), self.blocks()
-        launch = self._kernel("errors", "errors", layout, moves, SLOPES=stages - 1)
+        layout, vector = self._layout(moves), self._vector_of(3 + moves)
+        launch = self._kernel("errors", "errors", layout, vector, moves, SLOPES=stages - 1)
+        blocks = self._blocks(vector)
         parameters = self._parameters(layout, residual, weights=weights, slopes=stages - 1)
         x, pull = self._samples(layout, residual)
         stack, stride = self._stack(slopes)
@@ -271,8 +290,9 @@ class FewPasses:
 
     def retrace(self, base, residuals, rows, out):
         """See `flowsim.kernels.interface.FlowKernels.retrace`; sums (n,). Rows have the step."""
-        layout, blocks, stages = self._layout(), self.blocks(), len(rows)
-        launch = self._kernel("retrace", "retrace", layout, RETRACED=stages, MOVE=True)
+        layout, vector, stages = self._layout(), self._vector_of(3), len(rows)
+        launch = self._kernel("retrace", "retrace", layout, vector, RETRACED=stages, MOVE=True)
+        blocks = self._blocks(vector)
         parameters = self._parameters(layout, residuals, more=rows)
         partial = self._sums.room(blocks, layout.padded)
         launch(blocks, THREADS, parameters, base, out, self.neurons, partial)
@@ -281,9 +301,10 @@ class FewPasses:
     def retrace_errors(self, base, residuals, rows, weights):
         """See `flowsim.kernels.interface.FlowKernels.retrace_errors`; as `errors`."""
         moves, stages = weights.shape
-        layout, blocks = self._layout(moves), self.blocks()
+        layout, vector = self._layout(moves), self._vector_of(3)
+        blocks = self._blocks(vector)
         launch = self._kernel(
-            "retrace_errors", "retrace", layout, moves, RETRACED=stages, SLOPES=stages - 1,
+            "retrace_errors", "retrace", layout, vector, moves, RETRACED=stages, SLOPES=stages - 1,
             MOVE=False,
         )  # fmt: skip
         whole = np.zeros((stages, stages))
@@ -298,8 +319,8 @@ class FewPasses:
 
     def tangent(self, theta, direction):
         """Sums (n,) of the outputs' derivative along a slope."""
-        layout, blocks = self._layout(), self.blocks()
-        launch = self._kernel("tangent", "products", layout)
+        layout, vector = self._layout(), self._vector_of(2)
+        launch, blocks = self._kernel("tangent", "products", layout, vector), self._blocks(vector)
         partial = self._sums.room(blocks, layout.padded)
         launch(
             blocks, THREADS, self._parameters(layout), self._samples(layout)[0],
@@ -309,8 +330,8 @@ class FewPasses:
 
     def activity(self, theta):
         """Neurons that are active on every sample, and on none."""
-        layout, blocks = self._layout(), self.blocks()
-        launch = self._kernel("activity", "products", layout)
+        layout, vector = self._layout(), self._vector_of(2)
+        launch, blocks = self._kernel("activity", "products", layout, vector), self._blocks(vector)
         partial = self._sums.room(blocks, 2)
         launch(
             blocks, THREADS, self._parameters(layout), self._samples(layout)[0],
@@ -320,8 +341,8 @@ class FewPasses:
 
     def grams(self, theta):
         """Gram matrices (2, n, n) of sigma and of a sigma', without x_i . x_k; few samples."""
-        layout, blocks = Layout(self._n, 1, True), self.blocks(vector=1)
-        launch = self._kernel("grams", "grams", layout, vector=1)
+        layout, blocks = Layout(self._n, 1, True), self._blocks(1)
+        launch = self._kernel("grams", "grams", layout, 1)
         pairs = self._n * (self._n + 1) // 2
         partial = self._sums.room(blocks, 2 * pairs)
         launch(blocks, THREADS, self._parameters(layout), theta, self.neurons, partial)

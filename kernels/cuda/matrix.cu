@@ -14,11 +14,11 @@ struct Scales {
     for (int64 k = int64(blockIdx.x) * THREADS + threadIdx.x; k < columns;                        \
          k += int64(gridDim.x) * THREADS)
 
-// z becomes pull_i a sigma'(z), and the rate of the output weights is written. A block has a column
-// for each lane of a warp; its warps share the samples.
+// g = pull_i a sigma'(z), which may be z's own place, and the rate of the output weights. A block
+// has a column for each lane of a warp; its warps share the samples.
 KERNEL void __launch_bounds__(THREADS, 4)
-    pull(const __grid_constant__ Scales p, REAL* z, const REAL* pulls, int n, const REAL* a,
-         int64 columns, REAL* rate) {
+    pull(const __grid_constant__ Scales p, const REAL* z, REAL* g, const REAL* pulls, int n,
+         const REAL* a, int64 columns, REAL* rate) {
     __shared__ REAL together[WARPS][WARP];
     const int lane = threadIdx.x % WARP, warp = threadIdx.x / WARP;
     const int64 k = int64(blockIdx.x) * WARP + lane;
@@ -30,7 +30,7 @@ KERNEL void __launch_bounds__(THREADS, 4)
             REAL value, derivative;
             activation(p.scale * z[i * columns + k], value, derivative);
             sum += pulls[i] * value;
-            z[i * columns + k] = pulls[i] * derivative * weight;
+            g[i * columns + k] = pulls[i] * derivative * weight;
         }
     }
     together[warp][lane] = sum;

@@ -3,13 +3,19 @@
 z = x w of a block (n, columns) is made, used up and forgotten before the next block: with all
 neurons it would be n x neurons. Blocks are of a fixed size, so that the bits depend on none but
 the network.
+
+Where samples are at most half as many as inputs, so that all z are no more than half a state, those
+of the state whose outputs came last are kept: its rate then takes one product instead of two. They
+are void once a pass writes to that state; nothing else may.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
+from weakref import ref
 
 import numpy as np
 
@@ -30,6 +36,8 @@ _SEGMENT = 4096
 """Neurons that a block of threads sums for one sample."""
 
 _WARP = 32
+_ALIGNED = 32
+"""Numbers that a row of x is padded to."""
 
 _ROWS = 64
 """Blocks of threads side by side for the rows of a state."""
@@ -45,6 +53,18 @@ def columns_for(n: int, itemsize: int) -> int:
 
 Rows = tuple[int, int]
 """Rows of a block of neurons: address of the first one, and elements from one to the next."""
+
+
+@cache
+def terms_type(count: int, double: bool) -> type[ctypes.Structure]:
+    """The structure ``Terms`` of ``matrix.cu`` with so many places."""
+    number = ctypes.c_double if double else ctypes.c_float
+    fields = [
+        ("at", ctypes.c_void_p * count), ("ld", ctypes.c_int64 * count),
+        ("weight", number * count), ("shift", number * count),
+        ("base", ctypes.c_void_p), ("base_ld", ctypes.c_int64),
+    ]  # fmt: skip
+    return type("Terms", (ctypes.Structure,), {"_fields_": fields})
 
 
 class MatrixPasses:
@@ -68,7 +88,9 @@ class MatrixPasses:
         self._cupy, self._sums = cupy, sums
         self._products = Products(cupy, dtype)
         self._n, self._d = field.x.shape
-        self._x = cupy.asarray(field.x, dtype)
+        # Rows that begin at multiples of 128 bytes: products are slower with odd ones.
+        self._x = cupy.zeros((self._n, -(-self._d // _ALIGNED) * _ALIGNED), dtype)
+        self._x[:, : self._d] = cupy.asarray(field.x, dtype)
         scale = field.activation_scale
         self._mobilities = field.output_mobility / scale, field.input_mobility
         self._pull_factor = -field.multiplier / self._n
@@ -77,6 +99,9 @@ class MatrixPasses:
         self._segments = -(-self._columns // _SEGMENT)
         self._n_blocks = -(-neurons // self._columns)
         self._room: dict[str, Any] = {}
+        self._kernels: dict[tuple[str, int], Kernel] = {}
+        self._keeps = 2 * self._n <= self._d
+        self._kept_of: Any = None  # a weak reference to the state whose z are kept
 
     # Blocks of neurons.
 
@@ -106,8 +131,11 @@ class MatrixPasses:
     # Kernels.
 
     def _kernel(self, name: str, terms: int = 0) -> Kernel:
-        macros = {"REAL": real(self.dtype), "THREADS": THREADS, "TERMS": terms}
-        return kernel(name, ["matrix"], macros, self.field.activation)
+        if (name, terms) not in self._kernels:
+            macros = {"REAL": real(self.dtype), "THREADS": THREADS, "TERMS": terms}
+            made = kernel(name, ["matrix"], macros, self.field.activation)
+            self._kernels[name, terms] = made
+        return self._kernels[name, terms]
 
     def _scales(self, mobilities: bool = True) -> Any:
         scale = self.field.activation_scale
@@ -127,16 +155,7 @@ class MatrixPasses:
         add_base: bool = True,
     ) -> None:
         """out = base + sum_j weight_j (term_j - base or 0), for all rows of a block."""
-        n = len(terms) + 1
-        number = ctypes.c_double if self.dtype == np.float64 else ctypes.c_float
-
-        class Terms(ctypes.Structure):
-            _fields_ = [
-                ("at", ctypes.c_void_p * n), ("ld", ctypes.c_int64 * n), ("weight", number * n),
-                ("shift", number * n), ("base", ctypes.c_void_p), ("base_ld", ctypes.c_int64),
-            ]  # fmt: skip
-
-        given = Terms()
+        given = terms_type(len(terms) + 1, self.dtype == np.float64)()
         for j, (weight, (address, ld), shifted) in enumerate(terms):
             given.at[j], given.ld[j] = address, ld
             given.weight[j], given.shift[j] = weight, float(shifted)
@@ -149,25 +168,56 @@ class MatrixPasses:
 
     def _preactivations(self, at: Rows, columns: int, name: str = "z") -> Any:
         z = self._array(name, self._n)
-        self._products.forward(self._x, *self._below(at), columns, z)
+        self._products.forward(self._x, self._d, *self._below(at), columns, z)
         return z
 
-    def _rate(self, at: Rows, pull: Any, out: Rows, columns: int, mobilities: bool = True) -> None:
-        """d theta / d time of a block."""
-        z = self._preactivations(at, columns)
+    def _kept(self, block: int) -> Any:
+        """Room for the z of a block that is kept."""
+        if "kept" not in self._room:
+            self._room["kept"] = self._cupy.empty(self._n * self.neurons, self.dtype)
+        return self._room["kept"][block * self._columns * self._n :]
+
+    def _is_kept(self, theta: Any) -> bool:
+        """Whether the z of a state are there."""
+        return theta is not None and self._kept_of is not None and self._kept_of() is theta
+
+    def _keep(self, theta: Any) -> None:
+        """Note whose z have been made, if they were."""
+        self._kept_of = ref(theta) if self._keeps and theta is not None else None
+
+    def _written(self, *states: Any) -> None:
+        """Forget the z of a state that a pass is going to write to."""
+        own = None if self._kept_of is None else self._kept_of()
+        if own is None:
+            return
+        first, last = own.data.ptr, own.data.ptr + own.nbytes
+        for state in states:
+            if state is None:
+                continue
+            if state.data.ptr < last and first < state.data.ptr + state.nbytes:
+                self._kept_of = None
+
+    def _rate(
+        self, at: Rows, pull: Any, out: Rows, columns: int, mobilities: bool = True, z: Any = None
+    ) -> None:
+        """d theta / d time of a block; ``z`` are its preactivations where they are known."""
+        g = self._array("z", self._n)
+        if z is None:
+            z = self._preactivations(at, columns)
         self._kernel("pull")(
-            -(-columns // _WARP), THREADS, self._scales(mobilities), z, pull, np.int32(self._n),
+            -(-columns // _WARP), THREADS, self._scales(mobilities), z, g, pull, np.int32(self._n),
             at[0], columns, out[0],
         )  # fmt: skip
         factor = self._mobilities[1] if mobilities else 1.0
-        self._products.backward(self._x, z, columns, factor, *self._below(out))
+        self._products.backward(self._x, self._d, g, columns, factor, *self._below(out))
 
     def _pull(self, residual: np.ndarray) -> Any:
         return self._cupy.asarray((self._pull_factor * residual).astype(self.dtype))
 
-    def _outputs(self, at: Rows, columns: int, place: int, width: int, partial: Any) -> None:
-        """Sums of a block into rows of the partial sums, from ``place`` of each row on."""
-        z = self._preactivations(at, columns)
+    def _outputs(self, at: Rows, columns: int, block: int, partial: Any, keep: bool) -> None:
+        """Sums of a block into its rows of the partial sums."""
+        z, place = self._kept(block) if keep else self._array("z", self._n), self._place(block)
+        self._products.forward(self._x, self._d, *self._below(at), columns, z)
         segments = -(-columns // _SEGMENT)
         self._kernel("outputs")(
             (self._n, segments), THREADS, self._scales(), z, at[0], columns,
@@ -197,6 +247,11 @@ class MatrixPasses:
         n_slopes = 0 if weights is None else len(weights) - rate
         pull = self._pull(residual) if rate else None
         partial = self._partial() if outputs else None
+        known = rate and here is None and self._is_kept(theta)
+        moves = weights is not None and (len(weights) > 0 or out is not None)
+        new = out if moves else base if theta is None else theta  # whose outputs are asked for
+        keep = outputs and self._keeps and new is not None
+        self._written(slope, out)
         for block, first, columns in self._blocks():
             at = base if theta is None else theta
             point = self._rows(at, first)
@@ -208,47 +263,56 @@ class MatrixPasses:
                 self._blend(terms, origin, point, columns)
             if rate:
                 own = self._own("rate") if slope is None else self._rows(slope, first)
-                self._rate(point, pull, own, columns, mobilities)
+                z = self._kept(block) if known else None
+                self._rate(point, pull, own, columns, mobilities, z)
                 read = [*read, own]
-            if weights is not None and (len(weights) or out is not None):
+            if moves:
                 terms = [(w, rows, False) for w, rows in zip(weights, read, strict=True)]
                 point = self._own("next") if out is None else self._rows(out, first)
                 self._blend(terms, origin, point, columns)
             if outputs:
-                self._outputs(point, columns, self._place(block), self._n, partial)
+                self._outputs(point, columns, block, partial, keep)
+        if keep:
+            self._keep(new)
         return self._total() if outputs else None
 
     def registers(self, theta, residual, memory, base, error, factors, fresh):
         """See `flowsim.kernels.interface.FlowKernels.advance_registers`; sums (n,)."""
         delta, gamma1, gamma2, beta, error_weight = factors
         pull, partial, rate = self._pull(residual), self._partial(), self._own("rate")
+        known = self._is_kept(theta)
+        self._written(theta, memory, error)
         for block, first, columns in self._blocks():
             here, kept, origin, wrong = (
                 self._rows(state, first) for state in (theta, memory, base, error)
             )
-            self._rate(here, pull, rate, columns)
+            self._rate(here, pull, rate, columns, z=self._kept(block) if known else None)
             terms = [(delta, here, True)] + ([] if fresh else [(1.0, kept, False)])
             self._blend(terms, origin, kept, columns, add_base=False)
             self._blend([(error_weight, rate, False)], wrong, wrong, columns)
             terms = [(gamma1, here, True), (gamma2, kept, False), (beta, rate, False)]
             self._blend(terms, origin, here, columns)
-            self._outputs(here, columns, self._place(block), self._n, partial)
+            self._outputs(here, columns, block, partial, self._keeps)
+        self._keep(theta)
         return self._total()
 
     def recurrence(self, theta, residual, previous, base, first, factors, out):
         """See `flowsim.kernels.interface.FlowKernels.advance_recurrence`; sums (n,)."""
         mu, nu, beta, delta = factors
         pull, partial, rate = self._pull(residual), self._partial(), self._own("rate")
+        known = self._is_kept(theta)
+        self._written(out)
         for block, start, columns in self._blocks():
             here, past, origin, slope, new = (
                 self._rows(state, start) for state in (theta, previous, base, first, out)
             )
-            self._rate(here, pull, rate, columns)
+            self._rate(here, pull, rate, columns, z=self._kept(block) if known else None)
             terms = [
                 (mu, here, True), (nu, past, True), (beta, rate, False), (delta, slope, False),
             ]  # fmt: skip
             self._blend(terms, origin, new, columns)
-            self._outputs(new, columns, self._place(block), self._n, partial)
+            self._outputs(new, columns, block, partial, self._keeps)
+        self._keep(out)
         return self._total()
 
     def errors(self, theta, residual, slopes, weights, slope):

@@ -7,13 +7,20 @@ from typing import Any
 
 import numpy as np
 
-from .compiler import by_value, kernel, real
+from .compiler import Kernel, by_value, kernel, real
 
 THREADS = 256
 """A block."""
 
 _MOST_BLOCKS = 1024
 _MOST_GROUPS = 32
+
+
+def _kernel(name: str, dtype: str, vector: int = 1, terms: int = 1) -> Kernel:
+    macros = {
+        "REAL": real(np.dtype(dtype)), "THREADS": THREADS, "VECTOR": vector, "TERMS": terms,
+    }  # fmt: skip
+    return kernel(name, ["sums"], macros)
 
 
 class Sums:
@@ -27,8 +34,7 @@ class Sums:
     def __init__(self, cupy: Any) -> None:
         self._cupy = cupy
         self._partial, self._total = cupy.empty(0, np.float64), cupy.empty(0, np.float64)
-        macros = {"REAL": real(np.dtype(np.float64)), "THREADS": THREADS, "VECTOR": 1, "TERMS": 1}
-        self._add = kernel("add_partials", ["sums"], macros)
+        self._add = _kernel("add_partials", "float64")
 
     def room(self, rows: int, width: int) -> Any:
         """Room for partial sums (rows, width) float64; what it held before is void."""
@@ -101,12 +107,9 @@ def squares(
         vector //= 2
     blocks = max(1, min(-(-width // (THREADS * vector)), _MOST_BLOCKS))
     groups = min(rows - 1, _MOST_GROUPS)
-    macros = {
-        "REAL": real(dtype), "THREADS": THREADS, "VECTOR": vector, "TERMS": len(weights),
-    }  # fmt: skip
     given = np.asarray(weights, dtype)
     partial = sums.room(blocks * (1 + groups), 1)
-    kernel("squares", ["sums"], macros)(
+    _kernel("squares", dtype.name, vector, len(weights))(
         (blocks, 1 + groups), THREADS, by_value(given),
         stack, stride, width, neurons, np.int32(rows), partial,
     )  # fmt: skip
@@ -119,8 +122,7 @@ def invariant_drift(
     """See `flowsim.kernels.interface.TwoLayerKernels.invariant_drift`."""
     rows, neurons = theta.shape
     blocks = max(1, min(-(-neurons // THREADS), _MOST_BLOCKS))
-    macros = {"REAL": real(theta.dtype), "THREADS": THREADS, "VECTOR": 1, "TERMS": 1}
-    kernel("invariant_drift", ["sums"], macros)(
+    _kernel("invariant_drift", theta.dtype.name)(
         blocks, THREADS, initial, theta, np.float64(output_mobility), np.float64(input_mobility),
         np.int32(rows), neurons, sums.room(blocks, 1),
     )  # fmt: skip
