@@ -174,7 +174,7 @@ def plan_members(experiment: Experiment, dataset: Dataset, activation: Activatio
 def _has_code(network: TwoLayerNetwork, dataset: Dataset, section: Integrate) -> bool:
     """Whether the backend passes over the neurons as its members do."""
     if section.backend == "cuda":
-        return dataset.x.shape[1] <= MOST_INPUTS
+        return dataset.x.shape[1] <= MOST_INPUTS and section.passes in ("auto", "piecewise")
     if section.backend != "cpu":
         return False
     way = section.passes
