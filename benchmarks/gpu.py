@@ -268,7 +268,9 @@ def tables(data: dict[str, Any]) -> list[Table]:
         note="Of copy: bytes at the rate of a copy, for both the state read twice and the rate "
         "written once, for the fused step (rate, step, outputs: Euler's) the state read once and "
         "written once. Of product: the 4 m n d operations of two products at its rate. The "
-        "others compute the residual and the gradient; the best of their ways.",
+        "others compute the residual and the gradient; the best of their ways. With few inputs a "
+        "share of 1 is the end: a rate needs all outputs before it, so no program that makes one "
+        "residual and its gradient can do with less than that.",
     )  # fmt: skip
     for case in data["cases"]:
         times = [f"{1e3 * case['others'][k]:.2f}" if k in case["others"] else "-" for k in programs]

@@ -99,7 +99,6 @@ def _torch(problem: Problem, theta: Any, compiled: bool) -> Iterator[GpuContesta
     ]
     if compiled:
         torch._dynamo.reset()
-        table.append(("torch.compile", "by hand, neurons last", compiler(ways.last)))
         table.append(("torch.compile", "a sum for each input", compiler(ways.sums)))
     for program, way, gradient in table:
         first, autograd = "first" in way, "autograd" in way

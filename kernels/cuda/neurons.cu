@@ -12,6 +12,9 @@ constexpr int ROWS = 1 + INPUTS;
 constexpr int WARPS = THREADS / WARP;
 constexpr int MOVES = ERRORS > 0 ? ERRORS : 1;
 
+// Products and sums that several kernels have in common are written as fma: which of them the
+// compiler would fuse could else differ from kernel to kernel, and with it the bits of a rate.
+
 struct Parameters {
 #if ONE_CHUNK
     REAL x[SAMPLES * INPUTS];
@@ -73,7 +76,7 @@ DEVICE void add(REAL factor, const Neurons& what, Neurons& to) {
 #pragma unroll
     for (int row = 0; row < ROWS; ++row)
 #pragma unroll
-        for (int v = 0; v < VECTOR; ++v) to[row][v] += factor * what[row][v];
+        for (int v = 0; v < VECTOR; ++v) to[row][v] = fma(factor, what[row][v], to[row][v]);
 }
 
 // Squares of output and of input weights.
@@ -141,7 +144,7 @@ DEVICE REAL preactivation_of(const Parameters& p, const Samples& samples, const 
                              int chunk, int i, int v) {
     REAL z = X(i, 0) * at[1][v];
 #pragma unroll
-    for (int j = 1; j < INPUTS; ++j) z += X(i, j) * at[1 + j][v];
+    for (int j = 1; j < INPUTS; ++j) z = fma(X(i, j), at[1 + j][v], z);
     return z;
 }
 
@@ -157,10 +160,11 @@ DEVICE void rate_at(const Parameters& p, const Samples& samples, const Neurons& 
             for (int v = 0; v < VECTOR; ++v) {
                 REAL value, derivative;
                 activation(p.scale * PREACTIVATION(at, i, v), value, derivative);
-                rate[0][v] += pull * value;
+                rate[0][v] = fma(pull, value, rate[0][v]);
                 const REAL part = pull * derivative;
 #pragma unroll
-                for (int j = 0; j < INPUTS; ++j) rate[1 + j][v] += part * X(i, j);
+                for (int j = 0; j < INPUTS; ++j)
+                    rate[1 + j][v] = fma(part, X(i, j), rate[1 + j][v]);
             }
         }
     }
