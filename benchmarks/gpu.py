@@ -325,23 +325,7 @@ def _tidy(found: Any) -> None:
     free_pool()
 
 
-def main(quick: bool = False) -> None:
-    """Measure and report."""
-    if problem := device_problem():
-        print(f"gpu: left out, the backend cuda {problem}")
-        return
-    started = time.perf_counter()
-    rates = limits(quick)
-    data: dict[str, Any] = {
-        **describe(),
-        "memory": total_memory(),
-        "limits": rates,
-        "neurons": QUICK_LARGEST if quick else LARGEST,
-        "cases": [],
-        "steps": [],
-        "runs": [],
-    }
-    print(data, flush=True)
+def _measure_all(data: dict[str, Any], rates: dict[str, float], quick: bool) -> None:
     *shapes, last = QUICK_SHAPES if quick else SHAPES
 
     def compare(shape: tuple[int, int, int]) -> None:
@@ -359,5 +343,28 @@ def main(quick: bool = False) -> None:
         _tidy(data["runs"][-1])
     for shape in (last, *shapes[1:]):
         compare(shape)
+
+
+def main(quick: bool = False) -> None:
+    """Measure and report."""
+    if problem := device_problem():
+        print(f"gpu: left out, the backend cuda {problem}")
+        return
+    started = time.perf_counter()
+    rates = limits(quick)
+    data: dict[str, Any] = {
+        **describe(),
+        "memory": total_memory(),
+        "limits": rates,
+        "neurons": QUICK_LARGEST if quick else LARGEST,
+        "cases": [],
+        "steps": [],
+        "runs": [],
+    }
+    print(data, flush=True)
+    try:
+        _measure_all(data, rates, quick)
+    except KeyboardInterrupt:
+        print("gpu: interrupted; what has been measured is reported")
     data["seconds"] = time.perf_counter() - started
     report("gpu", tables(data), data, quick, ("cupy-cuda13x", "cupy-cuda12x", "torch", "jax"))
