@@ -165,6 +165,7 @@ CASES = [
     ("all", 40, 3, "float32", "tanh"),
     ("pair", 4, 2, "float32", "relu", 6, 1),
     ("pair", 4, 2, "float64", "relu", 12, 2),
+    ("pair", 1, 1, "float64", "relu", 4, 2),
     ("pair", 64, MOST_INPUTS["float64"], "float64", "relu", 1, 1),
     ("pair", 8, MOST_INPUTS["float32"], "float32", "erf", 1, 1),
     *(("stage", 3, 2, "float64", name) for name in sorted(CODE)),

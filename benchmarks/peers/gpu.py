@@ -63,6 +63,7 @@ def _jax(problem: Problem, theta: Any) -> Iterator[GpuContestant]:
     if jax.default_backend() != "gpu":
         raise ImportError(f"JAX runs on {jax.default_backend()} only")
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "highest")  # float32, not TF32
     x, y = (jnp.asarray(v, np.dtype(problem.dtype)) for v in (problem.x, problem.y))
     for way, gradient in _ways(x, y, float(problem.kappa)).items():
         if way == "by hand, neurons first":

@@ -10,7 +10,7 @@ KERNEL void __launch_bounds__(THREADS)
            double* partial) {
     const Samples samples = prepare(x, pull, chunks);
     Sums sums;
-    clear(sums);
+    clear_sums(sums);
     double squares[2 * ERRORS + 2];
 #pragma unroll
     for (int i = 0; i < 2 * ERRORS + 2; ++i) squares[i] = 0.0;

@@ -186,7 +186,7 @@ typedef double Sums[MOVES][SAMPLES];
 typedef int Sums;  // they are in shared memory
 #endif
 
-DEVICE void clear(Sums& sums) {
+DEVICE void clear_sums(Sums& sums) {
 #if ONE_CHUNK
 #pragma unroll
     for (int move = 0; move < MOVES; ++move)

@@ -6,7 +6,7 @@ KERNEL void __launch_bounds__(THREADS)
             const REAL* direction, int64 neurons, double* partial) {
     const Samples samples = prepare(x, nullptr, chunks);
     Sums sums;
-    clear(sums);
+    clear_sums(sums);
     FOR_NEURONS {
         int64 k;
         const bool live = place(start, neurons, k);

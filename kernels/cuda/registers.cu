@@ -12,7 +12,7 @@ KERNEL void __launch_bounds__(THREADS)
     const REAL beta = p.weights[3], error_weight = p.weights[4];
     const Samples samples = prepare(x, pull, chunks);
     Sums sums;
-    clear(sums);
+    clear_sums(sums);
     FOR_NEURONS {
         int64 k;
         const bool live = place(start, neurons, k);
@@ -50,7 +50,7 @@ KERNEL void __launch_bounds__(THREADS)
     const REAL mu = p.weights[0], nu = p.weights[1], beta = p.weights[2], delta = p.weights[3];
     const Samples samples = prepare(x, pull, chunks);
     Sums sums;
-    clear(sums);
+    clear_sums(sums);
     FOR_NEURONS {
         int64 k;
         const bool live = place(start, neurons, k);

@@ -30,7 +30,7 @@ KERNEL void __launch_bounds__(THREADS)
             double* partial) {
     const Samples samples = prepare(nullptr, nullptr, 1);
     Sums sums;
-    clear(sums);
+    clear_sums(sums);
     FOR_NEURONS {
         int64 k;
         const bool live = place(start, neurons, k);
@@ -51,7 +51,7 @@ KERNEL void __launch_bounds__(THREADS)
                    double* partial) {
     const Samples samples = prepare(nullptr, nullptr, 1);
     Sums sums;
-    clear(sums);
+    clear_sums(sums);
     double squares[2 * ERRORS + 2];
 #pragma unroll
     for (int i = 0; i < 2 * ERRORS + 2; ++i) squares[i] = 0.0;

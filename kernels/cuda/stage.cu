@@ -14,7 +14,7 @@ KERNEL void __launch_bounds__(THREADS)
     const Samples samples = prepare(x, pull, chunks);
 #if OUTPUTS
     Sums sums;
-    clear(sums);
+    clear_sums(sums);
 #endif
     FOR_NEURONS {
         int64 k;
