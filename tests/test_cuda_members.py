@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +21,7 @@ from flowsim.ensembles import run_members
 from flowsim.errors import ConfigError
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.kernels.cpu.member_data import ENDING, N_RHS, N_ROWS, N_SNAPSHOTS, N_STEPS, Problem
-from flowsim.kernels.cuda import members, nvrtc
+from flowsim.kernels.cuda import compiler, members, nvrtc
 from flowsim.kernels.cuda.compiler import options, source
 from flowsim.kernels.cuda.device import device_problem
 from flowsim.many import run_together
@@ -78,6 +80,20 @@ def test_threads_of_a_block_depend_on_the_network_alone():
     assert [members.threads_of(width) for width in widths] == [32, 32, 64, 256, 256]
 
 
+def test_what_a_function_is_allowed_does_not_become_less(monkeypatch):
+    """Kernels compiled alike, for states of several sizes, are one function to the driver."""
+    driver = SimpleNamespace(launchKernel=None, CUDADriverError=RuntimeError)
+    for name in ("cupy", "cupy.cuda"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(driver=driver))
+    monkeypatch.setattr(compiler, "_ALLOWED", {})
+    function = SimpleNamespace(kernel=SimpleNamespace(ptr=7), max_dynamic_shared_size_bytes=None)
+    allowed = []
+    for shared in (0, 4800, 48, 48_000):
+        compiler.Kernel(function, shared)
+        allowed.append(function.max_dynamic_shared_size_bytes)
+    assert allowed == [None, 4800, 4800, 48_000]
+
+
 @pytest.mark.skipif(not device_problem(), reason="there is a device")
 def test_without_a_device_a_list_is_refused_with_the_remedy():
     with pytest.raises(ConfigError, match='backend = "cuda": finds no'):
@@ -103,6 +119,7 @@ def test_bits_depend_on_nothing_but_the_member(dtype, monkeypatch):
     once = results(many)
     assert (once.counters[:, ENDING] == 1).all() and len(set(once.counters[:, N_STEPS])) > 20
     assert_same_bits(results(many), once)
+    results([experiment(0, network__width=3, integrate__dtype=dtype)])  # the same code, less room
     # Alone, from launch to launch, from portion to portion, out of shared memory.
     alone = results(many[7:8])
     assert_same_bits(alone, type(once)(*(one[7:8] for one in once)))

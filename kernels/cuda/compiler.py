@@ -60,6 +60,10 @@ def _shown(value: object) -> str:
     return str(int(value)) if isinstance(value, bool | np.bool_) else str(value)
 
 
+_ALLOWED: dict[int, int] = {}
+"""Bytes of dynamic shared memory that functions have been allowed, by their addresses."""
+
+
 class Kernel:
     """A compiled kernel.
 
@@ -76,13 +80,14 @@ class Kernel:
     def __init__(self, raw: Any, shared: int = 0) -> None:
         from cupy.cuda import driver
 
-        if shared > 0:
-            # More than 48 KiB, with what the code itself declares, have to be asked for.
-            raw.max_dynamic_shared_size_bytes = shared
-            # All that the cache can lend, so that as many blocks as fit are at work.
-            raw.preferred_shared_memory_carveout = 100
         self._raw, self._shared = raw, shared
         self._address, self._launch = raw.kernel.ptr, driver.launchKernel
+        # More than 48 KiB, with what the code itself declares, have to be asked for. Kernels that
+        # are compiled alike are one function: what that is allowed must not become less.
+        if shared > _ALLOWED.get(self._address, 0):
+            raw.max_dynamic_shared_size_bytes = _ALLOWED[self._address] = shared
+            # All that the cache can lend, so that as many blocks as fit are at work.
+            raw.preferred_shared_memory_carveout = 100
         self._refusal = driver.CUDADriverError
 
     def __call__(self, blocks: int | tuple[int, int], threads: int, *arguments: Any) -> None:

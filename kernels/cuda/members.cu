@@ -292,7 +292,11 @@ DEVICE int decide(const Member& m) {
     __syncwarp();
     int order = conclude(m, phase);
     bool chooses = phase == AFTER_GRAMS;
-    if (lane() == 0 && shared.phase == BETWEEN_STEPS && !(order & LEAVE)) {
+    // Compilers have all lanes read it: between two barriers then, as what lane 0 writes here too.
+    __syncwarp();
+    bool between = shared.phase == BETWEEN_STEPS;
+    __syncwarp();
+    if (lane() == 0 && between && !(order & LEAVE)) {
         int before = next_step(m);
         chooses = before == 0;
         order |= before;
