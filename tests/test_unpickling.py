@@ -272,6 +272,11 @@ def survives(content):
         assert "\n" not in str(error)
 
 
+def test_text_with_an_escape_that_is_none():
+    with pytest.raises(PickleRefusedError, match="is damaged"):
+        unpickle(b"S'a\\yb'\n.")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.sampled_from(GOOD), st.data())
 def test_damaged_pickles(content, draw):

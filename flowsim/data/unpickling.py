@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import pickletools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -52,21 +53,28 @@ def unpickle(content: bytes) -> Any:
     PickleRefusedError
         If it holds anything else, or is damaged.
     """
-    machine = _Machine(len(content))
     try:
-        # Of a file object every argument would be read with the length it claims to have; what
-        # is read from memory is never longer than what there is.
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
-            if opcode.name == "STOP":
-                return machine.result()
-            if count == _MAX_INSTRUCTIONS:
-                raise PickleRefusedError(f"has more than {_MAX_INSTRUCTIONS} instructions")
-            machine.carry_out(opcode.name, argument)
+        with warnings.catch_warnings():
+            # Text with a backslash where no pickle has one.
+            warnings.simplefilter("error")
+            return _carry_out(content)
     except PickleRefusedError:
         raise
     # Damaged instructions: too few operands, arguments that end too early, text that is none.
-    except (ValueError, IndexError, KeyError, TypeError, OverflowError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError, AttributeError, Warning) as error:
         raise PickleRefusedError(f"is damaged ({type(error).__name__})") from error
+
+
+def _carry_out(content: bytes) -> Any:
+    machine = _Machine(len(content))
+    # Of a file object every argument would be read with the length it claims to have; what is
+    # read from memory is never longer than what there is.
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(io.BytesIO(content))):
+        if opcode.name == "STOP":
+            return machine.result()
+        if count == _MAX_INSTRUCTIONS:
+            raise PickleRefusedError(f"has more than {_MAX_INSTRUCTIONS} instructions")
+        machine.carry_out(opcode.name, argument)
     raise PickleRefusedError("is damaged (it has no end)")
 
 
