@@ -32,8 +32,8 @@ PASS_LOOKS = {
     "advance": ("#009E73", "D"),
     "copy": ("#000000", "x"),
 }
-METHOD_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
-METHOD_MARKERS = "osD^vP"
+METHOD_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
+METHOD_MARKERS = "osD^vPX"
 DTYPE_LOOKS = {"float64": ("#0072B2", "o", "-"), "float32": ("#D55E00", "s", "--")}
 DOUBLE_COLUMN = 7.0
 
