@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from two_layer_fields import make_field
 
 from flowsim.kernels import BACKENDS, two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS
-from flowsim.kernels.interface import TwoLayerField
 
 HOST_BACKENDS = sorted(set(BACKENDS) - {"cuda"})
 """Backends whose states are arrays of NumPy."""
@@ -34,22 +34,10 @@ CASES = [
 ]
 
 
-def make_field(n, d, activation, scale):
-    generator = np.random.default_rng(n + d)
-    return TwoLayerField(
-        x=generator.normal(size=(n, d)),
-        activation=ACTIVATIONS[activation],
-        activation_scale=scale,
-        multiplier=0.37,
-        output_mobility=1.7,
-        input_mobility=0.6,
-    )
-
-
 def make_kernels(backend, case, dtype):
     """The kernels of a case on a backend."""
     neurons, n, d, activation, scale, passes = case
-    field = make_field(n, d, activation, scale)
+    field = make_field(n, d, activation, seed=n + d, scale=scale)
     return two_layer_kernels(backend, field, neurons, np.dtype(dtype), passes=passes)
 
 

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from kernel_cases import make_field
+from two_layer_fields import make_field
 
 from flowsim.errors import ConfigError
 from flowsim.kernels.activations import ACTIVATIONS, Activation
@@ -129,7 +129,7 @@ def others(passes):
 
 
 def few_passes(n, d, dtype, activation):
-    field = make_field(n, d, activation, 1.0)
+    field = make_field(n, d, activation)
     assert choose_way(field, np.dtype(dtype), "auto") == "few"
     return few.FewPasses(field, 1 << 20, np.dtype(dtype), CUPY, NoSums())
 
@@ -153,7 +153,7 @@ def ask(case):
     else:
         n, d, dtype, activation = rest
         passes = matrix.MatrixPasses(
-            make_field(n, d, activation, 1.0), 1000, np.dtype(dtype), CUPY, NoSums()
+            make_field(n, d, activation), 1000, np.dtype(dtype), CUPY, NoSums()
         )
         passes.sweep(None, np.ones(n), States(), States(), np.ones(3), np.ones(4), None, States())
         others(passes)
@@ -243,10 +243,10 @@ def test_layouts_hold_all_samples(n, cheap):
 
 def test_ways_by_a_rule():
     double = np.dtype("float64")
-    assert choose_way(make_field(4, 2, "relu", 1.0), double, "auto") == "few"
-    assert choose_way(make_field(4, 2, "relu", 1.0), double, "matrix") == "matrix"
-    assert choose_way(make_field(4, 13, "relu", 1.0), double, "few") == "matrix"
-    assert choose_way(make_field(10_000, 2, "relu", 1.0), double, "auto") == "matrix"
+    assert choose_way(make_field(4, 2), double, "auto") == "few"
+    assert choose_way(make_field(4, 2), double, "matrix") == "matrix"
+    assert choose_way(make_field(4, 13), double, "few") == "matrix"
+    assert choose_way(make_field(10_000, 2), double, "auto") == "matrix"
 
 
 @pytest.mark.parametrize("columns", [64, 300])

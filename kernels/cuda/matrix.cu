@@ -3,7 +3,6 @@
 //
 // Rows are `ld` apart wherever a row is not `columns` long.
 
-constexpr int WARPS = THREADS / WARP;
 constexpr int AHEAD = 4;
 
 struct Scales {
@@ -52,17 +51,6 @@ KERNEL void __launch_bounds__(THREADS, 4)
 #pragma unroll
     for (int other = 0; other < WARPS; ++other) total += together[other][lane];
     rate[k] = p.output_mobility * total;
-}
-
-DEVICE double block_sum(double value) {
-    __shared__ double together[WARPS];
-    const double sum = warp_sum(value);
-    if (threadIdx.x % WARP == 0) together[threadIdx.x / WARP] = sum;
-    __syncthreads();
-    double total = 0.0;
-#pragma unroll
-    for (int warp = 0; warp < WARPS; ++warp) total += together[warp];
-    return total;
 }
 
 // Sums of a sigma(z) over the neurons: partial (segments, n), a block for each.

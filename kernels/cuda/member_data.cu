@@ -6,7 +6,6 @@
 // field; all their parts are 8 bytes wide but for the points.
 
 constexpr int ROWS = 1 + N_INPUTS;
-constexpr int WARPS = THREADS / WARP;
 constexpr int GROUP = N_SAMPLES <= 8 ? N_SAMPLES : 8;  // samples whose sums are in registers
 constexpr int TILE = N_SAMPLES <= 4 ? N_SAMPLES : 4;   // the same for products of samples
 constexpr int PADDED = N_SAMPLES <= 4 ? N_SAMPLES : (N_SAMPLES + 7) / 8 * 8;

@@ -9,7 +9,6 @@
 // chunk a warp adds up its outputs.
 
 constexpr int ROWS = 1 + INPUTS;
-constexpr int WARPS = THREADS / WARP;
 constexpr int MOVES = ERRORS > 0 ? ERRORS : 1;
 
 // Products and sums that several kernels have in common are written as fma: which of them the

@@ -1,19 +1,5 @@
 // Sums that belong to no kind of pass. Macros: THREADS, VECTOR, TERMS.
 
-constexpr int WARPS = THREADS / WARP;
-
-// The sum of a value of every thread, in thread 0.
-DEVICE double block_sum(double value) {
-    __shared__ double together[WARPS];
-    const double sum = warp_sum(value);
-    if (threadIdx.x % WARP == 0) together[threadIdx.x / WARP] = sum;
-    __syncthreads();
-    double total = 0.0;
-#pragma unroll
-    for (int warp = 0; warp < WARPS; ++warp) total += together[warp];
-    return total;
-}
-
 // total[i] = sum of partial[., i] (rows, width); a block for each i.
 KERNEL void __launch_bounds__(THREADS)
     add_partials(const double* partial, int64 rows, int64 width, double* total) {
