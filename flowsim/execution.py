@@ -41,7 +41,7 @@ from flowsim.recording.plans import plan_series
 from flowsim.recording.recorder import Recorder
 from flowsim.recording.writer import Cadence, RunWriter
 from flowsim.result import Run
-from flowsim.steppers import PARTS
+from flowsim.steppers import PARTS, TALLIES
 from flowsim.steppers.base import Point
 from flowsim.steppers.driver import Continuation, NoObserver, Outcome, integrate
 from flowsim.steppers.events import PREEMPTED, StopRules
@@ -198,7 +198,7 @@ class _Execution:
         self.test_flow = _test_flow(job.dataset, self.flow)
         self.plans = plan_series(
             job.experiment.record, self.flow, job.observables, self.test_flow is not None,
-            job.method in PARTS,
+            job.method in PARTS, TALLIES.get(job.method, ()),
         )  # fmt: skip
         about = attributes(job.experiment, self.flow, job.method)
         self.writer = RunWriter(

@@ -15,7 +15,12 @@ import tomli_w
 from flowsim.config.data_section import DataSection, File, Function, Images, Points
 from flowsim.config.fields import Section
 from flowsim.config.forms import SECTIONS, check_section, keys_of
-from flowsim.config.joint_checks import backend_problems, passes_problems, scheme_problems
+from flowsim.config.joint_checks import (
+    backend_problems,
+    kinks_problems,
+    passes_problems,
+    scheme_problems,
+)
 from flowsim.config.problems import closest, show, show_key
 from flowsim.config.scaling_section import DeepNamedScheme, DeepScalingSection, ScalingSection
 from flowsim.config.sections import DeepNetworkSection, Integrate, Network, Record
@@ -273,6 +278,7 @@ def _joint_problems(checked: Mapping[str, Section], others: bool) -> list[str]:
     if isinstance(network, Network | DeepNetworkSection) and isinstance(integrate, Integrate):
         problems += backend_problems(network, integrate)
         problems += passes_problems(network, integrate)
+        problems += kinks_problems(network, integrate)
         if isinstance(network, DeepNetworkSection) and isinstance(scaling, DeepNamedScheme):
             problems += scheme_problems(network, scaling, integrate)
     now = Points if not (others or problems) else Points | Function | File | Images

@@ -6,7 +6,9 @@ from flowsim.config.scaling_section import DeepNamedScheme
 from flowsim.config.sections import DeepNetworkSection, Integrate, Network
 from flowsim.deep_scaling import DEEP_SCHEMES
 from flowsim.kernels import DEEP_PASSES, PASSES
-from flowsim.steppers import LOW_STORAGE
+from flowsim.kernels.activations import ACTIVATIONS
+from flowsim.kernels.losses import SQUARE
+from flowsim.steppers import KINK_RESOLVING, LOW_STORAGE
 
 
 def backend_problems(network: Network | DeepNetworkSection, integrate: Integrate) -> list[str]:
@@ -42,6 +44,38 @@ def passes_problems(network: Network | DeepNetworkSection, integrate: Integrate)
     if isinstance(network, DeepNetworkSection) and network.hidden_layers < 2:
         return [f'{key}: needs network.hidden_layers of at least 2; set passes = "dense"']
     return []
+
+
+def kinks_problems(network: Network | DeepNetworkSection, integrate: Integrate) -> list[str]:
+    """Check that a method that passes kinks neuron by neuron has the network that it needs."""
+    if integrate.method not in KINK_RESOLVING:
+        return []
+    key, problems = f'integrate.method = "{integrate.method}"', []
+    if isinstance(network, DeepNetworkSection):
+        return [f'{key}: is for two-layer networks; set method = "auto"']
+    known = ACTIVATIONS.get(network.activation)
+    if known is not None and not (known.kinked and known.leak is not None):
+        problems.append(
+            f'{key}: is for piecewise linear activations, not for "{network.activation}"; set '
+            'method = "auto"'
+        )
+    frozen = [name for name in ("input", "output") if getattr(network.mobility, name) == 0.0]
+    if frozen:
+        problems.append(
+            f"{key}: needs layers that move, and network.mobility.{frozen[0]} = 0; set method = "
+            '"auto"'
+        )
+    for name, value, wanted in (
+        ("dtype", integrate.dtype, ("float64",)),
+        ("backend", integrate.backend, ("auto", "cpu", "reference")),
+        ("loss", integrate.loss or SQUARE, (SQUARE,)),
+    ):
+        if value not in wanted:
+            problems.append(
+                f'{key}: not with {name} = "{value}"; set {name} = "{wanted[0]}", or method = '
+                '"auto"'
+            )
+    return problems
 
 
 def scheme_problems(

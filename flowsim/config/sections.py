@@ -12,17 +12,17 @@ from flowsim.deep_scaling import layer_names
 from flowsim.kernels import BACKEND_NAMES, DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
 from flowsim.kernels.losses import LOSSES
-from flowsim.steppers import KERNEL_BOUNDED, KERNEL_FILTERED, METHOD_NAMES
+from flowsim.steppers import KERNEL_BOUNDED, KERNEL_FILTERED, KINK_RESOLVING, METHOD_NAMES
 
 DTYPES = {"float64": 1e-13, "float32": 1e-6}
 """Dtypes of the state, with the least rtol that each can hold."""
 
 _DESCENT = ("gradient-descent",)
-_OTHERS = ("auto", *_DESCENT, *KERNEL_BOUNDED, *KERNEL_FILTERED)
+_OTHERS = ("auto", *_DESCENT, *KERNEL_BOUNDED, *KERNEL_FILTERED, *KINK_RESOLVING)
 _PAIRS = tuple(name for name in METHOD_NAMES if name not in _OTHERS)
 _METHODS_WITH = {
     "atol": ("auto", *_PAIRS, *KERNEL_FILTERED),
-    "first_step": ("auto", *_PAIRS),
+    "first_step": ("auto", *_PAIRS, *KINK_RESOLVING),
     "step": _DESCENT,
     "batch_size": _DESCENT,
     "momentum": _DESCENT,

@@ -19,6 +19,7 @@ from flowsim.kernels.activations import Activation
 from flowsim.kernels.interface import Array, TwoLayerField, TwoLayerKernels
 from flowsim.kernels.losses import SQUARE
 from flowsim.networks.flow import NetworkFlow
+from flowsim.networks.kinks import FlowKinks
 from flowsim.networks.neuron_blocks import FlowBlocks, worth_it
 from flowsim.scaling import Scaling
 
@@ -214,6 +215,16 @@ class TwoLayerFlow(NetworkFlow):
             return None
         blocks = self.kernels.neuron_blocks()
         return None if blocks is None else FlowBlocks(self, blocks)
+
+    def kinks(self) -> FlowKinks:
+        """What moves neurons kink by kink, for piecewise linear activations.
+
+        Raises
+        ------
+        ValueError
+            If there is no such thing for this network or backend.
+        """
+        return FlowKinks(self, self.kernels.kinks())
 
     def parameters(self, theta: Array) -> dict[str, np.ndarray]:
         """The parameter arrays of a state by name on the host, as views where that allows."""

@@ -8,9 +8,9 @@ function of a `Frame`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,8 @@ class Frame:
         Which of them took the step this moment lies in; empty at first.
     stiffness : float
         Their step at the last look, over the longest stable one of the explicit method.
+    tally : mapping
+        What the method counts of itself, at the end of the last step.
     """
 
     time: float
@@ -60,6 +62,7 @@ class Frame:
     steps_of: Mapping[str, int] = field(default_factory=dict)
     method: str = ""
     stiffness: float = math.nan
+    tally: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -109,6 +112,8 @@ class Observable:
         Left out where there is none.
     of_parts : bool
         Left out where the run's method is not made of several.
+    of_tally : bool
+        Left out where the run's method does not count it.
     about : callable, optional
         From the flow to what depends on it of the others: fields by name.
     """
@@ -123,6 +128,7 @@ class Observable:
     asked_for: bool = False
     of_test_set: bool = False
     of_parts: bool = False
+    of_tally: bool = False
     about: Callable[[Any], Mapping[str, Any]] | None = None
 
     def of(self, flow: Any) -> Observable:
@@ -176,6 +182,10 @@ def _shown(value: Any) -> str:
     """A value in one short line."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _counted(name: str, frame: Frame) -> int:
+    return frame.tally.get(name, 0)
 
 
 def _of_loss(flow: Any) -> dict[str, str]:
@@ -327,6 +337,14 @@ OBSERVABLES: dict[str, Observable] = {
             "step over the longest stable one of the explicit method, at the last look",
             of_parts=True,
         ),
+        *(
+            Observable(name, partial(_counted, name), long_name, dtype="int64", of_tally=True)
+            for name, long_name in (
+                ("kink_crossings", "times so far that a neuron came to a sample's hyperplane"),
+                ("newton_iterations", "iterations so far for the paths of e, a pass each"),
+                ("pinned_neurons", "neurons held on some hyperplane at the end of the last step"),
+            )
+        ),
         Observable("wall_seconds", lambda f: f.seconds, "wall-clock time since the start", "s"),
         Observable(
             "test_loss",
@@ -348,7 +366,9 @@ OBSERVABLES: dict[str, Observable] = {
 for those that wait to be asked for."""
 
 
-def possible_names(flow: Any, test_set: bool, parts: bool = False) -> list[str]:
+def possible_names(
+    flow: Any, test_set: bool, parts: bool = False, tally: Sequence[str] = ()
+) -> list[str]:
     """Names of the observables that a flow can supply.
 
     Parameters
@@ -358,6 +378,8 @@ def possible_names(flow: Any, test_set: bool, parts: bool = False) -> list[str]:
         Whether there is one.
     parts : bool
         Whether the run's method is made of several.
+    tally : sequence of str
+        What the method counts of itself.
     """
     return [
         name
@@ -365,4 +387,5 @@ def possible_names(flow: Any, test_set: bool, parts: bool = False) -> list[str]:
         if (not entry.needs or hasattr(flow, entry.needs))
         and (test_set or not entry.of_test_set)
         and (parts or not entry.of_parts)
+        and (name in tally or not entry.of_tally)
     ]

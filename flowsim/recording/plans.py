@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ def plan_series(
     own: Mapping[str, Callable[[Frame], Any]],
     test_set: bool,
     parts: bool = False,
+    tally: Sequence[str] = (),
 ) -> list[SeriesPlan]:
     """Decide which series a run has.
 
@@ -52,13 +53,15 @@ def plan_series(
         Whether there is one.
     parts : bool
         Whether the run's method is made of several.
+    tally : sequence of str
+        What the method counts of itself.
 
     Raises
     ------
     ConfigError
         With every observable that does not exist or that this run cannot supply.
     """
-    possible = possible_names(flow, test_set, parts)
+    possible = possible_names(flow, test_set, parts, tally)
     standard = [name for name in possible if not OBSERVABLES[name].asked_for]
     wanted = list(record.observables.names or standard)
     problems = []

@@ -101,6 +101,7 @@ class Recorder:
         self._begun = False
         self._last: dict[str, float] = {}
         self._steps_of, self._method, self._stiffness = dict.fromkeys(methods, 0), "", math.nan
+        self._tally: Mapping[str, int] = {}
         self.sup_relative_change = np.zeros(0)
 
     def _frame(
@@ -109,7 +110,7 @@ class Recorder:
         seconds = time.monotonic() - self._started
         return Frame(
             moment, step, rejected, dt, residual, theta, self._flow, seconds, self._test_flow,
-            self._steps_of, self._method, self._stiffness,
+            self._steps_of, self._method, self._stiffness, self._tally,
         )  # fmt: skip
 
     @contextmanager
@@ -134,7 +135,7 @@ class Recorder:
 
     def _begin(self, point: Any) -> None:
         self._steps_of, self._method = dict.fromkeys(self._steps_of, 0), ""
-        self._stiffness = math.nan
+        self._stiffness, self._tally = math.nan, {}
         frame = self._frame(0.0, point.theta, point.residual, 0.0, 0, 0)
         self.sup_relative_change = self._flow.relative_change(point.theta)
         if not self._begun:
@@ -162,7 +163,7 @@ class Recorder:
         self._last = dict(memory["last"])
         self.sup_relative_change = np.asarray(memory["sup_relative_change"])
         self._steps_of, self._method = dict(memory["steps_of"]), memory["method"]
-        self._stiffness = memory["stiffness"]
+        self._stiffness, self._tally = memory["stiffness"], memory["tally"]
         self._started -= memory["seconds"]
 
     def memory(self) -> dict[str, Any]:
@@ -174,6 +175,7 @@ class Recorder:
             "steps_of": dict(self._steps_of),
             "method": self._method,
             "stiffness": self._stiffness,
+            "tally": dict(self._tally),
             "seconds": time.monotonic() - self._started,
         }
 
@@ -227,6 +229,7 @@ class Recorder:
 
     def step(self, before: Any, attempt: Any, after: Any, counters: Any) -> None:
         """Record what is due in (before, after]."""
+        self._tally = attempt.tally
         if attempt.method:
             self._method, self._stiffness = attempt.method, attempt.stiffness
             self._steps_of[attempt.method] += 1

@@ -15,6 +15,7 @@ METHOD_NAMES = (
     "implicit-euler",
     "exponential",
     "switching",
+    "kinks",
     "gradient-descent",
 )
 """Every value of ``integrate.method``; kept apart so that checking a file compiles nothing."""
@@ -31,8 +32,14 @@ ROSENBROCK = ("ros2", "ros34pw2")
 KERNEL_FILTERED = ("implicit-euler", "exponential")
 """Methods that filter the gradient by the tangent kernel."""
 
-NEED_KERNEL = (*KERNEL_BOUNDED, *ROSENBROCK, *KERNEL_FILTERED)
+NEED_KERNEL = (*KERNEL_BOUNDED, *ROSENBROCK, *KERNEL_FILTERED, "kinks")
 """Methods that need the tangent kernel."""
 
 PARTS = {"switching": ("tsit54", "rkc2", "ros34pw2", "exponential")}
 """Methods that are made of several: explicit, stabilised, linearly implicit, exponential."""
+
+KINK_RESOLVING = ("kinks",)
+"""Methods that pass kinks neuron by neuron: for two layers with a piecewise linear activation."""
+
+TALLIES = {"kinks": ("kink_crossings", "newton_iterations", "pinned_neurons")}
+"""What methods count of themselves, see `flowsim.recording.observables`."""

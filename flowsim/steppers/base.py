@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -109,6 +109,8 @@ class Attempt:
         Which one took it, of a method that is made of several.
     stiffness : float
         Of such a method: its step at the last look, over the longest stable explicit one.
+    tally : mapping
+        What else a method counts, up to this step: see `flowsim.steppers.TALLIES`.
     """
 
     step: float
@@ -118,6 +120,7 @@ class Attempt:
     end: float = 1.0
     method: str = ""
     stiffness: float = math.nan
+    tally: Mapping[str, int] = field(default_factory=dict)
 
 
 class Stepper(ABC):

@@ -247,6 +247,9 @@ class Flow(Protocol):
     def neuron_blocks(self) -> NeuronBlocks | None:
         """Room for each neuron's own block of the Jacobian; None where it is not known or large."""
 
+    def kinks(self) -> Any:
+        """What moves neurons kink by kink, `flowsim.networks.kinks.FlowKinks`."""
+
     def make_kernel(self, grams: np.ndarray) -> Kernel:
         """K from its parts, as `Kernel.grams` has them."""
 

@@ -16,6 +16,7 @@ from flowsim.steppers.exponential import Exponential
 from flowsim.steppers.gradient_descent import GradientDescent
 from flowsim.steppers.heun import Heun
 from flowsim.steppers.implicit_euler import ImplicitEuler
+from flowsim.steppers.kinks import Kinks
 from flowsim.steppers.low_storage import LowStoragePair
 from flowsim.steppers.low_storage_tableau import LowStorageTableau
 from flowsim.steppers.rosenbrock import RosenbrockW
@@ -81,6 +82,10 @@ def _filtered(method: type[ImplicitEuler] | type[Exponential], options: MethodOp
     return method.from_rtol(options.rtol, *bounds, options.atol)
 
 
+def _kinks(options: MethodOptions) -> Stepper:
+    return Kinks(options.rtol, options.first_step)
+
+
 def _descent(options: MethodOptions) -> Stepper:
     size = options.batch_size
     batches = None if size is None else Batches(size, options.seed)
@@ -109,6 +114,7 @@ METHODS: dict[str, Callable[[MethodOptions], Stepper]] = {
     "implicit-euler": partial(_filtered, ImplicitEuler),
     "exponential": partial(_filtered, Exponential),
     "switching": _switching,
+    "kinks": _kinks,
     "gradient-descent": _descent,
 }
 """Constructors by name; with ``auto`` they are `METHOD_NAMES`."""

@@ -12,6 +12,7 @@ from flowsim.kernels.interface import TwoLayerField
 
 from . import measures
 from .choice import make_passes
+from .kinks import CpuKinks
 from .neuron_blocks import CpuNeuronBlocks
 from .passes import Passes
 from .streams import empty_in_lines
@@ -191,6 +192,11 @@ class CpuKernels:
 
     def neuron_blocks(self) -> CpuNeuronBlocks:
         return CpuNeuronBlocks(self.field, self.neurons, self.dtype, self.passes.threads)
+
+    def kinks(self) -> CpuKinks:
+        if self.dtype != np.float64:
+            raise ValueError(f"kinks of {self.dtype} states are not known, of float64 only")
+        return CpuKinks(self.field, self.neurons, self.passes.threads)
 
     def invariant_drift(self, initial: np.ndarray, theta: np.ndarray) -> float:
         mobilities = self.field.output_mobility, self.field.input_mobility
