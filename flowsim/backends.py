@@ -10,7 +10,6 @@ from flowsim.config.sections import Integrate
 from flowsim.data import Dataset
 from flowsim.networks.network import Network
 from flowsim.networks.two_layer import TwoLayerNetwork
-from flowsim.steppers import KINK_RESOLVING
 
 _LEAST_WORK = 2e7
 """Multiply-adds of a pass, neurons x samples x inputs, from which ``auto`` takes a GPU: below, a
@@ -46,7 +45,7 @@ def resolve_backend(experiment: Experiment, network: Network, dataset: Dataset) 
         use_device(section.device or 0)
     if section.backend != "auto":
         return experiment
-    if section.method in KINK_RESOLVING:
+    if section.on_cpu_only:
         return experiment.with_backend("cpu")
     return experiment.with_backend("cuda" if _worth_a_gpu(section, network, dataset) else "cpu")
 

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 import numpy as np
 
 from flowsim.kernels.interface import TwoLayerField
+from flowsim.kernels.kink_reference import ReferenceKinks
 from flowsim.kernels.reference_blocks import ReferenceNeuronBlocks
 
 
@@ -283,6 +284,9 @@ class ReferenceKernels(ReferenceSteps):
         signal = ds * a
         both = np.stack([s @ s.T, (signal @ signal.T) * (self.field.x @ self.field.x.T)])
         return self.field.multiplier**2 * both
+
+    def kinks(self) -> ReferenceKinks:
+        return ReferenceKinks(self.field)
 
     def neuron_blocks(self) -> ReferenceNeuronBlocks:
         return ReferenceNeuronBlocks(self.field)

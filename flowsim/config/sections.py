@@ -147,6 +147,11 @@ class Integrate(Section):
     steady_min_time: NonNegative = 1e4
     estimate_error: bool = False
 
+    @property
+    def on_cpu_only(self) -> bool:
+        """Whether the method is one that no GPU carries out."""
+        return self.method in KINK_RESOLVING
+
     @field_validator("rtol")
     @classmethod
     def _dtype_holds(cls, rtol: float, info: ValidationInfo) -> float:

@@ -25,6 +25,10 @@ class FlowKinks:
         """Pattern (planes, neurons) of a state: 1 above, -1 below, 0 on a plane to the last bit."""
         return self._kinks.sides(theta)
 
+    def largest_force(self, residual: np.ndarray) -> float:
+        """Bound of |g| for every neuron at e = ``residual``: weights grow no faster, in 1/tau."""
+        return float(np.abs(self._kinks.planes.forces(residual)).max(axis=0).sum())
+
     def pass_window(
         self,
         theta: Array,

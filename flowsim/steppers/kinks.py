@@ -38,9 +38,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from flowsim.steppers.error_controlled import root_mean_square
 from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
 from flowsim.steppers.collocation import LinearWindow, RadauIIA
+from flowsim.steppers.error_controlled import root_mean_square
 
 CROSSED, PINNED, RELEASED, MOST, FAILED = range(5)
 """Counts of a window, see `flowsim.kernels.interface.Kinks`."""
@@ -70,6 +70,8 @@ class Kinks(Stepper):
     """h K/n times this is what the error at the beginning is filtered by."""
     FIRST = 0.5
     """Times 1 / lambda_max(K/n): the first window."""
+    GROWTH = 30.0
+    """Bound of the logarithm by which weights may grow in a window: K is not foreseen further."""
     ROUNDINGS = 16.0
     """Of e, within which two residuals are one."""
 
@@ -116,7 +118,8 @@ class Kinks(Stepper):
         self._tally = dict(memory["tally"])
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
-        step = min(self.step, limit)
+        force = self._kinks.largest_force(point.residual)
+        step = min(self.step, limit, self.GROWTH / force if force > 0.0 else math.inf)
         # What the memory holds of a pattern is not written to: each accepted one is a new array.
         if self._spare is None:
             self._spare = np.empty_like(self._pattern)

@@ -27,6 +27,9 @@ MOST_KINKS = 12, 4
 TINY = 1e-15
 """|z| that counts as 0, over the sum of |w|."""
 
+_NOTHING = 1e-14
+"""|z| over the sum of |w| along a stretch, with which a plane is met together with another."""
+
 _SAME = 1e-14
 """Times in a window that are one."""
 
@@ -80,9 +83,9 @@ def pass_window(u, w, pattern, normals, forces, nodes, totals, counts, room):
             when, plane = _first_crossing(
                 u, w, after, other, pattern, normals, force, x, nodes[node], b, pull, wide
             )
-            found = plane
+            found, turns, side = plane, False, 0
             if count > 0:
-                end, which = _first_release(
+                end, which, side = _first_release(
                     u, after, pattern, normals, forces, pins, count, rank, holding,
                     x, nodes[node], touched, came, wide,
                 )  # fmt: skip
@@ -91,7 +94,7 @@ def pass_window(u, w, pattern, normals, forces, nodes, totals, counts, room):
                 if u * after < 0.0:
                     end = _turn(u, w, force, x, nodes[node], b, pull)
                     if found < 0 or end < when:
-                        when, plane, found = end, -1, pins[0]
+                        when, plane, found, turns = end, -1, pins[0], True
             if found < 0:
                 u, x = after, nodes[node]
                 w[:] = other
@@ -101,21 +104,24 @@ def pass_window(u, w, pattern, normals, forces, nodes, totals, counts, room):
                 counts[FAILED] += 1
                 return u
             at_once = at_once + 1 if when - x < _SAME else 0
+            nothing = _NOTHING * (_size(w) + _size(other))
             if when > x:
                 u = travel(u, w, force, x, when, b, w)
                 x = when
             for k in range(count):
                 touched[k], came[pins[k]] = pins[k], HELD
-            held = count
             if plane >= 0:
-                touched[count], came[plane] = plane, pattern[plane]
-                held += 1
                 _put_on_plane(w, normals, plane)
-                if at_once > _AT_ONCE:
-                    came[plane] = HELD
-            # At the turn of u it is what comes that counts.
-            sign = 1.0 if u + after > 0.0 else -1.0
-            decide(pattern, touched, held, came, normals, forces, x, sign, wide)
+            held = _touch(
+                w, nothing, pattern, normals, plane, count, touched, came, at_once > _AT_ONCE
+            )
+            if turns:
+                u = 0.0
+            sign = 1.0 if u > 0.0 or (u == 0.0 and after > 0.0) else -1.0
+            freed = found if side != 0 and plane < 0 and not turns else -1
+            decide(
+                pattern, touched, held, came, freed, side, normals, forces, x, sign, wide
+            )  # fmt: skip
             gather(pattern, normals, forces, force)
             before = count
             count, rank = hold(pattern, normals, force, pins, basis, triangle, holding)
@@ -143,6 +149,31 @@ def _along(w, normals, h):
     for i in range(w.shape[0]):
         z += w[i] * normals[i, h]
     return z
+
+
+@compiled
+def _size(w):
+    """Sum of |w|."""
+    size = 0.0
+    for i in range(w.shape[0]):
+        size += abs(w[i])
+    return size
+
+
+@compiled
+def _touch(w, nothing, pattern, normals, plane, count, touched, came, stuck):
+    """Add to the ``count`` touched planes those that are met now; return how many they are.
+
+    A neuron that slides along a plane may come to w = 0, where it meets all planes at once.
+    """
+    if _size(w) <= nothing:
+        w[:] = 0.0
+    for h in range(pattern.shape[0]):
+        if pattern[h] != HELD and (h == plane or abs(_along(w, normals, h)) <= nothing):
+            touched[count] = h
+            came[h] = HELD if stuck else pattern[h]
+            count += 1
+    return count
 
 
 @compiled
@@ -192,7 +223,7 @@ def _first_crossing(
             if z_end >= -tiny:
                 continue
         time = _crossing_time(
-            u, w, z, z_end, side, normals, h, force, start, latest, b, room
+            u, w, z, z_end, tiny, side, normals, h, force, start, latest, b, room
         )  # fmt: skip
         if plane < 0 or time < when:
             when, plane = time, h
@@ -200,19 +231,19 @@ def _first_crossing(
 
 
 @compiled
-def _crossing_time(u, w, z, z_end, side, normals, h, force, start, end, b, room):
+def _crossing_time(u, w, z, z_end, tiny, side, normals, h, force, start, end, b, room):
     """When z, below 0 at the end, is 0: by secants with the Illinois rule, and bisection."""
     low, high = start, end
-    if z <= 0.0:
+    if z <= tiny:
         # It starts on the plane. Unless it first leaves it, it goes to the other side at once.
         time = start + 0.5 * (end - start)
         while time - start > _SAME:
             travel(u, w, force, start, time, b, room)
             z = side * _along(room, normals, h)
-            if z > 0.0:
+            if z > tiny:
                 break
             time = start + 0.25 * (time - start)
-        if not z > 0.0:
+        if not z > tiny:
             return start
         low = time
     kept, z_low, z_high = 0, z, z_end
@@ -251,9 +282,12 @@ def _slack(forces, h, side, sign, held, x):
 def _first_release(
     u, after, pattern, normals, forces, pins, count, rank, holding, start, end, touched, came, wide
 ):
-    """When planes first cannot hold the neuron any more, and one of them; -1 if they can."""
+    """When planes first cannot hold the neuron any more, one of them, and to which side it goes.
+
+    The plane is -1 if they can, the side 0 if it is not known.
+    """
     sign = 1.0 if u > 0.0 or (u == 0.0 and after > 0.0) else -1.0
-    when, plane = end, -1
+    when, plane, leaves = end, -1, 0
     if rank < count:
         return _first_loss(
             sign, pattern, normals, forces, pins, count, start, end, touched, came, wide
@@ -276,8 +310,8 @@ def _first_release(
                 else:
                     low = middle
             if plane < 0 or high < when:
-                when, plane = high, h
-    return when, plane
+                when, plane, leaves = high, h, 2 * side - 1
+    return when, plane, leaves
 
 
 @compiled
@@ -292,21 +326,21 @@ def _first_loss(sign, pattern, normals, forces, pins, count, start, end, touched
             break
         low = high
     else:
-        return end, -1
+        return end, -1, 0
     while high - low > _SAME:
         middle = 0.5 * (low + high)
         if _lost(sign, pattern, normals, forces, touched, count, came, middle, wide):
             high = middle
         else:
             low = middle
-    return high, pins[0]
+    return high, pins[0], 0
 
 
 @compiled
 def _lost(sign, pattern, normals, forces, touched, count, came, x, wide):
     """Whether the planes' span is not held at x: then the shortest vector has a part in it."""
     d = normals.shape[0]
-    decide(pattern, touched, count, came, normals, forces, x, sign, wide)
+    decide(pattern, touched, count, came, -1, 0, normals, forces, x, sign, wide)
     shortest, lost = wide[4, :d], False
     scale = 0.0
     for k in range(count):

@@ -13,8 +13,8 @@ import numpy as np
 from flowsim.kernels.hyperplanes import Hyperplanes
 from flowsim.kernels.interface import TwoLayerField
 
-from .borrowing import borrowed
 from .boosts import GAUSS, SHARES, compiled
+from .borrowing import borrowed
 from .crossings import MOST, pass_window
 from .kink_lanes import LANES, add_given, move_lanes
 from .lane_arithmetic import copy_signs

@@ -115,8 +115,8 @@ def load_signs(typingctx, signs, row, column, like):
     def codegen(context, builder, signature, arguments):
         address = row_address_at(context, builder, signature.args[0], *arguments[:3])
         vector = arguments[3].type
-        whole = builder.load(as_vector(builder, address, ir.VectorType(ir.IntType(8), vector.count)),
-                             align=1)  # fmt: skip
+        bytes_ = ir.VectorType(ir.IntType(8), vector.count)
+        whole = builder.load(as_vector(builder, address, bytes_), align=1)
         return builder.sitofp(whole, vector)
 
     return like(signs, types.intp, types.intp, like), codegen

@@ -122,7 +122,7 @@ def _add_to_basis(normals, h, basis, rank, triangle, column):
 
 
 @compiled
-def decide(pattern, touched, count, came, normals, forces, x, sign, room):
+def decide(pattern, touched, count, came, freed, side, normals, forces, x, sign, room):
     """Put the neuron on a side of each plane that it touches, or let the plane hold it.
 
     Parameters
@@ -133,6 +133,8 @@ def decide(pattern, touched, count, came, normals, forces, x, sign, room):
         The first ``count`` of them.
     came : (planes,) int8 array
         By plane: the side that the neuron comes from; 0 if it was on the plane.
+    freed, side : int
+        A touched plane that has just let the neuron go, and to which side; -1 if none has.
     normals : (d, planes) array
     forces : (2, planes, degrees) array
     x : float
@@ -165,10 +167,15 @@ def decide(pattern, touched, count, came, normals, forces, x, sign, room):
         below, above = polynomial(forces[0, h], x), polynomial(forces[1, h], x)
         scale = max(scale, abs(below), abs(above))
         low[j], high[j] = min(below, above), max(below, above)
-        if not sign * (above - below) > 0.0:
+        if h == freed and sign * (above - below) > 0.0:
+            # To the last bit it may not yet be seen in the forces.
+            pattern[h] = side
+            low[j] = high[j] = above if side > 0 else below
+        elif not sign * (above - below) > 0.0:
+            # Nothing holds it here. It goes through, or is below: unless its velocity says no.
+            pattern[h] = 1 if came[h] < 0 else -1
             low[j] = high[j] = above if came[h] < 0 else below
         f[j] = low[j]
-        status[j] = 1.0
         linear[j] = 0.0
         for i in range(d):
             linear[j] += normals[i, h] * pull[i]
@@ -177,25 +184,37 @@ def decide(pattern, touched, count, came, normals, forces, x, sign, room):
             for i in range(d):
                 along += normals[i, h] * normals[i, touched[k]]
             gram[j, k] = gram[k, j] = along
-    _shortest(f, low, high, linear, gram, status, count, _LEVEL * scale, room[6 + count :])
-    for j in range(count):
-        for i in range(d):
-            pull[i] += f[j] * normals[i, touched[j]]
+    slack = _LEVEL * scale
+    for _ in range(2 * count):
+        _shortest(f, low, high, linear, gram, status, count, slack, room[6 + count :])
+        if not _turn_round(
+            f, low, high, linear, gram, count, slack, sign, touched, freed, pattern, forces, x
+        ):
+            break
     for j in range(count):
         h = touched[j]
-        if status[j] == 0.0:
-            continue
-        below, above = polynomial(forces[0, h], x), polynomial(forces[1, h], x)
+        for i in range(d):
+            pull[i] += f[j] * normals[i, h]
         if low[j] < high[j]:
-            pattern[h] = 1 if abs(f[j] - above) < abs(f[j] - below) else -1
-        elif came[h] != 0:
-            pattern[h] = -came[h]
-        else:
-            outwards = 0.0
-            for i in range(d):
-                outwards -= sign * normals[i, h] * pull[i]
-            pattern[h] = 1 if outwards > _LEVEL * scale else -1
+            below, above = polynomial(forces[0, h], x), polynomial(forces[1, h], x)
+            nearest = 1 if abs(f[j] - above) < abs(f[j] - below) else -1
+            pattern[h] = HELD if status[j] == 0.0 else nearest
     return math.sqrt(dot(pull[:d], pull[:d])) / scale if scale > 0.0 else 0.0
+
+
+@compiled
+def _turn_round(f, low, high, linear, gram, count, slack, sign, touched, freed, pattern, forces, x):
+    """Put one neuron that leaves a plane to the side it is not on to the other; whether it did."""
+    for j in range(count):
+        h = touched[j]
+        if low[j] < high[j] or h == freed:
+            continue
+        outwards = -sign * (linear[j] + dot(gram[j, :count], f[:count]))
+        if pattern[h] * outwards < -slack:
+            pattern[h] = -pattern[h]
+            low[j] = high[j] = f[j] = polynomial(side_row(forces, pattern, h), x)
+            return True
+    return False
 
 
 @compiled

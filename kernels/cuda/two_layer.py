@@ -196,6 +196,9 @@ class CudaKernels:
         both[1] *= self._inner
         return both
 
+    def kinks(self) -> Any:
+        raise ValueError("kinks are passed one by one on the CPU only")
+
     def neuron_blocks(self) -> None:
         return None
 
