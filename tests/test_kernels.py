@@ -63,7 +63,7 @@ def test_cpu_agrees_with_the_reference(dtype, activation, n, d, neurons):
 def shapes_of(activation):
     """Any number of inputs; where each is code of its own, those that other tests compile too."""
     piecewise = ACTIVATIONS[activation].leak is not None
-    inputs = st.sampled_from([1, 2, 3, 5]) if piecewise else st.integers(1, 6)
+    inputs = st.sampled_from([1, 2, 3, 20]) if piecewise else st.integers(1, 6)
     return st.tuples(st.just(activation), st.integers(1, 9), inputs)
 
 
@@ -354,7 +354,7 @@ def test_no_parameter_compiles_the_kernels_again():
     compiled = {}
     for n, scale in ((1, 1.0), (4, 0.5), (9, 2.0)):
         for activation in ("relu", "leaky_relu", "tanh", "gelu"):
-            for d in (1, 2, 5):
+            for d in (1, 2, 3):
                 for dtype in ("float64", "float32"):
                     field = make_field(n, d, activation, scale=scale)
                     _, cpu = pair(field, 300, dtype)
