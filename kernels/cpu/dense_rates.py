@@ -28,7 +28,7 @@ panels of more do not fit the second level of the cache."""
 _ALONE, _STAGE, _ERROR = range(3)
 """What is made of a rate: nothing else, base + combination, base - combination and its square."""
 
-exact = numba.njit(nogil=True, cache=True, error_model="numpy")
+exact = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
 @dataclass(frozen=True)

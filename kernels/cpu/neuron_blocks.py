@@ -41,11 +41,12 @@ BLOCK = 128
 _FEATURES = 1 << 14
 """Numbers of G that are multiplied at once, for the cache: fixes the order of the sum."""
 
-_compiled = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-# See `sweep` for why what several loops call is compiled into each of them.
-_inlined = numba.njit(
-    nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=True
+_compiled = numba.njit(
+    nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True
 )
+# See `sweep` for why what several loops call is compiled into each of them.
+_INTERNAL = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_inlined = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", **_INTERNAL)
 
 
 class CpuNeuronBlocks:

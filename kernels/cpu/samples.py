@@ -11,7 +11,7 @@ import math
 import numba
 import numpy as np
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 _CROSSING_TOLERANCE = 5e-7
 """In log R, of the moment at which R falls below a bound."""
