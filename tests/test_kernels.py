@@ -141,6 +141,26 @@ def test_every_way_of_passing_agrees_with_the_reference(passes, activation, dtyp
         compare(make_field(n, d, activation, scale=0.7), neurons, dtype, passes=passes)
 
 
+@pytest.mark.parametrize("passes", sorted(WAYS))
+def test_a_rate_alone_adds_up_nothing_that_memory_held_before(passes, monkeypatch):
+    """inf - inf there would be a warning, which is an error here, of numbers nobody wants."""
+
+    def filled(shape, dtype=float):
+        array = np.zeros(shape, dtype)
+        if array.dtype.kind == "f":
+            array.reshape(-1)[:] = np.inf
+            array.reshape(-1)[::2] = -np.inf
+        return array
+
+    field, neurons = make_field(3, 2), 5 * BLOCK
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "empty", filled)
+        cpu = two_layer_kernels("cpu", field, neurons, "float64", passes=passes)
+    slope = cpu.empty()
+    cpu.rate(cpu.array(state(field, neurons)), np.ones(3), slope)
+    assert np.isfinite(slope).all()
+
+
 def test_the_way_is_chosen_from_the_table_alone():
     for dtype, table in COSTS.items():
         for (neurons, n, d), costs in table.items():
