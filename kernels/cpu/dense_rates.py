@@ -18,8 +18,9 @@ from .streams import fence, streamed
 from .threads import run_blocks
 from .tiles import PANEL_VECTORS, TILE_ROWS, panel_width, store_tile, tile_asking
 
-ROWS = 64
-"""Rows of a matrix in a block. Part of the results: bits of sums of squares depend on it."""
+ROWS = 8 * TILE_ROWS
+"""Rows of a matrix in a block, whole tiles. Part of the results: bits of sums of squares depend on
+it, and on the shape of a tile."""
 
 _LEAST, _MOST = 96, 512
 """Samples for which this is the way: with fewer there is not the time to ask for everything, and
