@@ -355,21 +355,76 @@ class NeuronBlocks(Protocol):
     neuron's block of A, in its symmetric form, is not safely positive definite.
     """
 
+    takes_steps: bool
+    """Whether `take` is there: where calling takes longer than passing."""
+
     def prepare(self, theta: Array, residual: np.ndarray, size: float) -> np.ndarray:
-        """Factorise A at ``theta`` for s = ``size``; return Phi^T A^(-1) M Phi (n, n). One pass."""
+        """Factorise A at ``theta`` for s = ``size``; return Phi^T A^(-1) M Phi (n, n). One pass.
 
-    def solve(self, theta: Array, slopes: Array, weights: np.ndarray, out: Array) -> np.ndarray:
-        """Write w = A^(-1) sum_j weights[j] slopes[j] into ``out``; return Phi^T w. One pass.
-
-        ``theta`` is that of `prepare`; ``out`` may be one of the slopes.
+        All that follows is at this theta, which must stay as it is.
         """
 
-    def subtract(
-        self, theta: Array, cotangent: np.ndarray, out: Array, fresh: bool = False
-    ) -> None:
-        """Take A^(-1) M Phi v, v = ``cotangent``, from ``out``. One pass.
+    def rate(
+        self, theta: Array, at: Array, residual: np.ndarray, slopes: Array, weights: np.ndarray
+    ) -> np.ndarray:
+        """Write w = A^(-1) (rate at ``at`` + sum_j weights[j] slopes[j]) into the next slope.
 
-        With ``fresh`` from 0: ``out`` is written, not read.
+        That is ``slopes[len(weights)]``; ``at`` is the state that `advance` has written last.
+        Returns Phi^T w (n,). One pass.
+        """
+
+    def advance(
+        self,
+        theta: Array,
+        cotangent: np.ndarray,
+        slopes: Array,
+        weights: np.ndarray,
+        step: float,
+        out: Array,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        """Take A^(-1) M Phi v, v = ``cotangent``, from the last slope that weights are given for.
+
+        With ``fresh`` from 0: that slope, ``slopes[len(weights) - 1]``, is written, not read. Then
+        write theta + step sum_j weights[j] slopes[j] into ``out``; return f (n,) there. One pass.
+        """
+
+    def take(
+        self,
+        theta: Array,
+        residual: np.ndarray,
+        targets: np.ndarray,
+        slopes: Array,
+        rows: np.ndarray,
+        mixing: np.ndarray,
+        size: float,
+        step: float,
+        work: Array,
+        out: Array,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Take a whole linearly implicit step for the square loss: one call instead of a dozen.
+
+        With s stages, ``rows`` and ``mixing`` (s, s), and e = ``residual`` at theta it is ::
+
+            matrix = prepare(theta, e, size)
+            for i in range(s):
+                image = rate(theta, work, e, slopes, mixing[i, :i]) if i else -matrix @ e / n
+                images[i] = solve(1 + size / n * matrix, image)
+                push = size / n * images[i] + (0 if i else e / n)
+                at = out if i == s - 1 else work
+                f = advance(theta, push, slopes, rows[i, : i + 1], step, at, fresh=i == 0)
+                e = f - targets
+
+        Returns
+        -------
+        residual : (n,) array
+            e at ``out``.
+        images : (s, n) array
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            If the n x n system is not positive definite.
         """
 
 
