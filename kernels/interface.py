@@ -434,8 +434,11 @@ class TwoLayerKernels(FlowKernels, Protocol):
     The layers are (output, input).
     """
 
-    def neuron_blocks(self) -> NeuronBlocks | None:
-        """Room for the blocks of all neurons, (2 + d) / 2 copies of the state; None without any."""
+    has_blocks: bool
+    """Whether there are `neuron_blocks`."""
+
+    def neuron_blocks(self) -> NeuronBlocks:
+        """Room for the blocks of all neurons, (2 + d) / 2 copies of the state."""
 
     def invariant_drift(self, initial: Array, theta: Array) -> float:
         """Largest change of a neuron's input_mobility a^2 - output_mobility |w|^2 between states.

@@ -108,6 +108,8 @@ class Flow(Protocol):
     """Slopes that `retrace` makes again in less time than it takes to read them."""
     dtype: np.dtype
     """Of the states."""
+    has_blocks: bool
+    """Whether `neuron_blocks` gives any."""
     dense_rates: bool
     """Whether slopes are states, so that a state's place may hold a rate."""
 

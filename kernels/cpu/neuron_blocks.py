@@ -12,9 +12,9 @@ A^(-1) M = M^(1/2) B^(-1) M^(1/2) is symmetric and Phi^T A^(-1) M Phi = G G^T, t
 being L^(-1) M^(1/2) Phi. A neuron whose B is not safely positive definite counts as straight,
 B = I: any approximation of the Jacobian leaves a W-method its order.
 
-Of a small network all of G is kept, as are the activations of the state that was made last: a step
-then evaluates each activation once a state, where large networks, to which reading takes as long,
-do it again in every pass. The loops are in `block_code`.
+Of all but wide networks G is kept, as are the activations of the state that was made last: a step
+then evaluates each activation once a state, not once a pass, and takes half the time. A wide one
+would keep as much as n states. The loops are in `block_code`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from .threads import run_blocks
 
 _FEATURES = 1 << 14
 """Numbers of G that are multiplied at once, for the cache: fixes the order of the sum. A network
-that has no more keeps them."""
+that has no more takes its steps in one call."""
+
+_KEPT = 1 << 19
+"""Numbers of G up to which a network keeps them: 4 MB, which is nothing beside the interpreter."""
 
 _SAMPLES = 32
 """Up to which n x n systems are solved in compiled loops as fast as by LAPACK."""
@@ -59,8 +62,8 @@ class CpuNeuronBlocks:
         # Square roots of the mobilities of each row of a state.
         self._roots = np.sqrt(np.array([field.output_mobility, *[field.input_mobility] * d]))
         self._factors = empty_in_lines(((1 + d) * (2 + d) // 2, neurons), dtype)
-        self._kept = n * (1 + d) * neurons <= _FEATURES
-        self.takes_steps = self._kept and n <= _SAMPLES
+        self._kept = n * (1 + d) * neurons <= _KEPT
+        self.takes_steps = n * (1 + d) * neurons <= _FEATURES and n <= _SAMPLES
         columns = neurons if self._kept else 0
         self._features = np.empty((n, 1 + d, columns))
         self._stage = np.empty((2, n, columns), dtype)
