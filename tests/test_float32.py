@@ -77,3 +77,30 @@ def test_a_tolerance_below_rounding_is_refused_with_a_remedy(method):
         "integrate.rtol = 1e-08: float32 holds no less than 1e-06; set rtol = 1e-06 or larger or "
         'dtype = "float64"'
     ]
+
+
+def test_a_stop_loss_below_rounding_is_refused_with_a_remedy():
+    """In every form that data come in, and for the square loss alone."""
+    floor = 0.5 * float(np.finfo(np.float32).eps) ** 2 * np.mean(Y**2)
+
+    def problems(**integrate):
+        integrate = {"dtype": "float32", "max_steps": 1} | integrate
+        try:
+            fs.simulate(network={"width": 50, "activation": "tanh"},
+                        scaling={"gamma": 1.0, "gamma_prime": 0.0},
+                        x=POINTS, y=Y, integrate=integrate)  # fmt: skip
+        except fs.ConfigError as refused:
+            return refused.problems
+        return []
+
+    assert problems(stop_loss=0.99 * floor) == [
+        f"integrate.stop_loss = {0.99 * floor:g}: with these targets float32 leaves R = "
+        f'{floor:.2g} to rounding; set a larger stop_loss, or dtype = "float64"'
+    ]
+    assert not problems(stop_loss=1.01 * floor) and not problems(stop_loss=0.0, t_max=1.0)
+    assert not problems(stop_loss=0.99 * floor, dtype="float64")
+    points = {"kind": "points", "x": [0.5, 1.0], "y": [1.0, -1.0]}
+    experiment = {"network": {"width": 50}, "scaling": {"gamma": 1.0, "gamma_prime": 0.0}}
+    low = {"dtype": "float32", "stop_loss": 1e-20}
+    with pytest.raises(fs.ConfigError, match="leaves R = 7.1e-15 to rounding"):
+        fs.load_experiment(experiment | {"data": points, "integrate": low})
