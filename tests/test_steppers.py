@@ -325,7 +325,7 @@ def test_a_run_holds_as_many_states_as_its_method_says(method):
     """Also where it ends within a step and rows are read there: nothing else holds any."""
     # Where `switching` begins with the method that needs the most of its parts: not lazily. Wide:
     # what methods keep that does not grow with the width is no state.
-    flow = make_flow(make_network(50_000, "tanh", gamma=1.0))
+    flow = make_flow(make_network(25_000, "tanh", gamma=1.0))
     # What is compiled or imported once is not the run's.
     _, first = make_stepper(method, MethodOptions(), flow.kinked)
     integrate(flow, first, StopRules(max_steps=1), Trace())

@@ -33,8 +33,8 @@ _FEATURES = 1 << 14
 """Numbers of G that are multiplied at once, for the cache: fixes the order of the sum. A network
 that has no more takes its steps in one call."""
 
-_KEPT = 1 << 19
-"""Numbers of G up to which a network keeps them: 4 MB, which is nothing beside the interpreter."""
+_KEPT = 1 << 18
+"""Numbers of G up to which a network keeps them: 2 MB, which is nothing beside the interpreter."""
 
 _SAMPLES = 32
 """Up to which n x n systems are solved in compiled loops as fast as by LAPACK."""
