@@ -8,7 +8,7 @@ from flowsim.kernels.interface import LEAST_PIVOT, TwoLayerField
 
 
 class ReferenceNeuronBlocks:
-    """`flowsim.kernels.interface.NeuronBlocks` in NumPy.
+    """`flowsim.kernels.block_interface.NeuronBlocks` in NumPy.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ def worth_it(n_inputs: int, activation: Activation) -> bool:
 
 
 class FlowBlocks:
-    """`flowsim.kernels.interface.NeuronBlocks` whose passes are the flow's.
+    """`flowsim.kernels.block_interface.NeuronBlocks` whose passes are the flow's.
 
     Parameters
     ----------

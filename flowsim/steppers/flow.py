@@ -86,7 +86,7 @@ class NeuronBlocks(Protocol):
         work: State,
         out: State,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Take a whole step: see `flowsim.kernels.interface.NeuronBlocks.take`.
+        """Take a whole step: see `flowsim.kernels.block_interface.NeuronBlocks.take`.
 
         Returns e (n,) at ``out`` and the stages' images (s, n). Raises LinAlgError if the n x n
         system is not positive definite.

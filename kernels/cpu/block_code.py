@@ -205,7 +205,7 @@ def rate(
     first, last, both, scale, x, theta, at, residual, slopes, weights, roots, multiplier, factors,
     features, stage, kept, partial,
 ):  # fmt: skip
-    """See `flowsim.kernels.interface.NeuronBlocks.rate`; Phi^T w goes into ``partial``."""
+    """See `flowsim.kernels.block_interface.NeuronBlocks.rate`; Phi^T w goes into ``partial``."""
     n, d = x.shape
     z, dz, s, ds = np.empty((4, BLOCK), theta.dtype)
     v = np.empty((1 + d, BLOCK))
@@ -270,7 +270,7 @@ def advance(
     first, last, value, both, scale, x, theta, cotangent, slopes, weights, fresh, roots, multiplier,
     factors, features, stage, kept, out, partial,
 ):  # fmt: skip
-    """See `flowsim.kernels.interface.NeuronBlocks.advance`; f goes into ``partial``.
+    """See `flowsim.kernels.block_interface.NeuronBlocks.advance`; f goes into ``partial``.
 
     The weights include the step.
     """
@@ -348,7 +348,7 @@ def take(
     value, both, derivatives, scale, x, y, theta, residual, rows, mixing, size, step, slopes,
     work, out, roots, multiplier, factors, features, stage, partial, images,
 ):  # fmt: skip
-    """See `flowsim.kernels.interface.NeuronBlocks.take`; e at the new state goes into ``residual``.
+    """See `NeuronBlocks.take` in `flowsim.kernels.block_interface`; ``residual`` becomes the new e.
 
     False if the n x n system is not positive definite.
     """

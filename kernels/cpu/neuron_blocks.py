@@ -41,7 +41,7 @@ _SAMPLES = 32
 
 
 class CpuNeuronBlocks:
-    """`flowsim.kernels.interface.NeuronBlocks` in compiled loops.
+    """`flowsim.kernels.block_interface.NeuronBlocks` in compiled loops.
 
     Parameters
     ----------
