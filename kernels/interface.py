@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from flowsim.kernels.activations import Activation
+from flowsim.kernels.block_interface import NeuronBlocks as NeuronBlocks
 
 Array = Any
 """An array of the backend: NumPy's on the CPU."""
@@ -347,40 +348,17 @@ class DeepKernels(FlowKernels, Protocol):
         """Weights (fan_in, fan_out) of a layer, read only."""
 
 
-class NeuronBlocks(Protocol):
-    """A = I - s D of a two-layer network at one state, D being its weights' own curvature.
-
-    D is the derivative of the rate by theta at fixed n dR/df, one (1 + d) x (1 + d) block a
-    neuron; with it the flow's Jacobian is D - (1/n) M Phi H Phi^T. D is taken for 0 where a
-    neuron's block of A, in its symmetric form, is not safely positive definite.
-    """
-
-    def prepare(self, theta: Array, residual: np.ndarray, size: float) -> np.ndarray:
-        """Factorise A at ``theta`` for s = ``size``; return Phi^T A^(-1) M Phi (n, n). One pass."""
-
-    def solve(self, theta: Array, slopes: Array, weights: np.ndarray, out: Array) -> np.ndarray:
-        """Write w = A^(-1) sum_j weights[j] slopes[j] into ``out``; return Phi^T w. One pass.
-
-        ``theta`` is that of `prepare`; ``out`` may be one of the slopes.
-        """
-
-    def subtract(
-        self, theta: Array, cotangent: np.ndarray, out: Array, fresh: bool = False
-    ) -> None:
-        """Take A^(-1) M Phi v, v = ``cotangent``, from ``out``. One pass.
-
-        With ``fresh`` from 0: ``out`` is written, not read.
-        """
-
-
 class TwoLayerKernels(FlowKernels, Protocol):
     """Passes over the neurons of a two-layer network on one backend.
 
     The layers are (output, input).
     """
 
-    def neuron_blocks(self) -> NeuronBlocks | None:
-        """Room for the blocks of all neurons, (2 + d) / 2 copies of the state; None without any."""
+    has_blocks: bool
+    """Whether there are `neuron_blocks`."""
+
+    def neuron_blocks(self) -> NeuronBlocks:
+        """Room for the blocks of all neurons, (2 + d) / 2 copies of the state."""
 
     def invariant_drift(self, initial: Array, theta: Array) -> float:
         """Largest change of a neuron's input_mobility a^2 - output_mobility |w|^2 between states.

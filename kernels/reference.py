@@ -222,6 +222,7 @@ class ReferenceKernels(ReferenceSteps):
     """
 
     turns = True
+    has_blocks = True
 
     def __init__(
         self,

@@ -17,7 +17,7 @@ from flowsim.kernels import two_layer_kernels
 from flowsim.kernels.activations import ACTIVATIONS, Activation, erf
 from flowsim.kernels.cpu import fused as fused_module
 from flowsim.kernels.cpu import sweep as sweep_module
-from flowsim.kernels.cpu.activations import compile_second_derivative
+from flowsim.kernels.cpu.activations import compile_derivatives
 from flowsim.kernels.cpu.choice import MOST_FUSED_INPUTS, WAYS, choose_way
 from flowsim.kernels.cpu.costs import COSTS
 from flowsim.kernels.cpu.fused import BLOCK
@@ -432,17 +432,19 @@ def test_second_derivatives_are_those_of_the_definitions(name, dtype, tolerance)
     with mpmath.workdps(40):
         exact = [float(mpmath.diff(DEFINITIONS[name], mpmath.mpf(scale * float(x)), 2)) for x in z]
     expected = scale * np.array(exact)
-    address, keep = compile_second_derivative(activation, z.dtype)
+    address, keep = compile_derivatives(activation, z.dtype)
     if activation.second_derivative is None:
         assert address == 0
         assert np.max(np.abs(expected)) < 1e-30  # differences of 40 digits
         return
     found = np.asarray(activation.second_derivative(scale * z), np.float64)
     np.testing.assert_allclose(scale * found, expected, rtol=tolerance, atol=tolerance)
-    compiled, real = np.empty_like(z), np.ctypeslib.as_ctypes_type(z.dtype)
-    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 2, ctypes.c_ssize_t, real)(address)
-    function(z.ctypes.data, compiled.ctypes.data, len(z), scale)
-    np.testing.assert_allclose(compiled, expected, rtol=tolerance, atol=tolerance)
+    compiled, real = np.empty((3, len(z)), z.dtype), np.ctypeslib.as_ctypes_type(z.dtype)
+    function = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * 4, ctypes.c_ssize_t, real)(address)
+    function(z.ctypes.data, *(row.ctypes.data for row in compiled), len(z), scale)
+    np.testing.assert_allclose(compiled[2], expected, rtol=tolerance, atol=tolerance)
+    values = activation.value(scale * z) / scale, activation.derivative(scale * z)
+    np.testing.assert_allclose(compiled[:2], values, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("backend", HOST_BACKENDS)

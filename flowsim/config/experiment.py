@@ -15,7 +15,12 @@ import tomli_w
 from flowsim.config.data_section import DataSection, File, Function, Images, Points
 from flowsim.config.fields import Section
 from flowsim.config.forms import SECTIONS, check_section, keys_of
-from flowsim.config.joint_checks import backend_problems, passes_problems, scheme_problems
+from flowsim.config.joint_checks import (
+    backend_problems,
+    floor_problems,
+    passes_problems,
+    scheme_problems,
+)
 from flowsim.config.problems import closest, show, show_key
 from flowsim.config.scaling_section import DeepNamedScheme, DeepScalingSection, ScalingSection
 from flowsim.config.sections import DeepNetworkSection, Integrate, Network, Record
@@ -330,9 +335,12 @@ def _target_problems(
             f"data.y: has {dataset.n_outputs} columns, but the network has one output; give one "
             'target for every sample, or set network.kind = "deep", which has as many outputs'
         ]
-    if not isinstance(integrate, Integrate) or integrate.loss is None:
+    if not isinstance(integrate, Integrate):
         return []
-    loss, problems = LOSSES[integrate.loss], []
+    problems = floor_problems(dataset, integrate)
+    if integrate.loss is None:
+        return problems
+    loss = LOSSES[integrate.loss]
     for name, y in (("y", dataset.y), ("y_test", dataset.y_test)):
         if y is not None and (problem := loss.problem(y)):
             problems.append(f'data.{name}: {problem} (integrate.loss = "{loss.name}")')

@@ -37,6 +37,8 @@ class FlowPasses(Risk):
         See `flowsim.kernels.interface.FlowKernels`.
     """
 
+    has_blocks = False
+    """Whether `neuron_blocks` gives any."""
     kernels: Any
     _order: ClassVar[slice] = slice(None)
     """From the kernels' order of the layers to the flow's."""
