@@ -121,6 +121,7 @@ RULES: dict[str, set[str]] = {
         "flowsim.steppers",
         "flowsim.recording",
         "flowsim.result",
+        "flowsim.preparation",
         "flowsim.api",
         "flowsim.ensemble_plans",
         "flowsim.ensembles",
