@@ -1,4 +1,4 @@
-"""The command line: ``flowsim run | sweep | classify | plot | info | repair | export | doctor``.
+"""The command line, ``flowsim run | sweep | classify | compare | plot | info | repair | ...``.
 
 Nothing but click is imported before a command is carried out, so that help is immediate.
 """

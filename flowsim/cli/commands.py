@@ -200,6 +200,39 @@ def classify(paths: tuple[Path, ...], as_json: bool, margin: float, confidence: 
 
 
 @cli.command()
+@click.argument("path", type=INPUT_FILE)
+@click.argument("table", type=INPUT_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def compare(path: Path, table: Path, as_json: bool) -> None:
+    """Compare the slopes of the runs in PATH with those in the CSV file TABLE, and with theory.
+
+    The first line of TABLE names its columns: gamma, gamma_prime, slope and, if it is not input,
+    layer. Lines that begin with # do not count.
+    """
+    from flowsim.analysis import classify as classify_runs
+    from flowsim.analysis import compare as compare_slopes
+
+    result = compare_slopes(classify_runs(path), table)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    worst = result.largest
+    missing = f", {result.missing} of the table are not in {path}" if result.missing else ""
+    click.echo(f"{len(result.rows)} slopes compared{missing}")
+    click.echo(
+        f"to {table}: largest difference {abs(worst.difference):.4f} (gamma = {worst.gamma:g}, "
+        f"gamma_prime = {worst.gamma_prime:g}: {worst.measured:.3f} measured, "
+        f"{worst.published:.3f} there), RMS {result.rms:.4f}"
+    )
+    click.echo(
+        f"to theory: largest difference {result.largest_to_theory:.4f}, "
+        f"RMS {result.rms_to_theory:.4f}"
+    )
+
+
+@cli.command()
 @click.argument("kind")
 @click.argument("path", type=INPUT_FILE)
 @click.option("--output", "-o", type=OUTPUT_FILE, required=True,

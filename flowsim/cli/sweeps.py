@@ -9,6 +9,7 @@ import click
 from flowsim.cli.commands import (
     EXIT_CONTINUE,
     INPUT_FILE,
+    OUTPUT_FILE,
     OUTPUT_FOLDER,
     Group,
     cli,
@@ -107,10 +108,11 @@ def run(
         )
         return 130 if stopped.signal == "SIGINT" else EXIT_CONTINUE
 
-    from flowsim.cli.report import sweep_summary
-
     if not quiet:
-        click.echo(sweep_summary(result))
+        click.echo(
+            f"{result.folder}: {result.n_run} runs carried out, {result.n_skipped} finished "
+            f"before, {len(result.failed)} failed"
+        )
     for identity, reason in result.failed:
         point, _, seed = identity.partition("-")
         click.echo(f"{output}/runs/{point}.h5, seed {seed}: {reason}", err=True)
@@ -179,3 +181,25 @@ def submit(
         ),
         nl=False,
     )
+
+
+@sweep.command()
+@click.argument("folder", type=INPUT_FILE)
+@click.option("--output", "-o", type=OUTPUT_FILE, required=True, help="File to write, phase.h5.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@quiet_option
+def collect(folder: Path, output: Path, overwrite: bool, quiet: bool) -> None:
+    """Put all runs of the sweep in FOLDER into one file over the axes of its grid.
+
+    xarray opens it, and `flowsim classify`, `compare` and `plot phase` take it in place of the
+    folder.
+    """
+    from flowsim.analysis.regimes import collect_runs
+
+    if output.exists() and not overwrite:
+        raise click.UsageError(f"{output}: exists already; use --overwrite or --output")
+    skipped = collect_runs(folder, output)
+    for name, reason in skipped.items():
+        click.echo(f"{name}: left out, {reason}", err=True)
+    if not quiet:
+        click.echo(f"wrote {output}")
