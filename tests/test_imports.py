@@ -113,6 +113,7 @@ RULES: dict[str, set[str]] = {
         "flowsim.continuing",
         "flowsim.execution",
     },
+    "flowsim.reports": {"flowsim", "flowsim.errors", "flowsim.analysis", "flowsim.sweeps"},
     "flowsim.plotting": {"flowsim.analysis", "flowsim.recording", "flowsim.result"},
     "flowsim.sweeps": MODEL
     | {

@@ -203,3 +203,22 @@ def collect(folder: Path, output: Path, overwrite: bool, quiet: bool) -> None:
         click.echo(f"{name}: left out, {reason}", err=True)
     if not quiet:
         click.echo(f"wrote {output}")
+
+
+@sweep.command()
+@click.argument("folder", type=_FOLDER)
+@click.option("--output", "-o", type=OUTPUT_FILE, required=True, help="File to write, .html.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing output.")
+@quiet_option
+def report(folder: Path, output: Path, overwrite: bool, quiet: bool) -> None:
+    """Write one HTML page on the sweep in FOLDER: maps, slopes, points to look at, time spent.
+
+    It needs no other file and no network.
+    """
+    from flowsim.reports import write_report
+
+    if output.exists() and not overwrite:
+        raise click.UsageError(f"{output}: exists already; use --overwrite or --output")
+    write_report(folder, output)
+    if not quiet:
+        click.echo(f"wrote {output}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,7 +87,7 @@ class SweepStatus:
         return "\n".join(lines)
 
 
-def sweep_status(path: str | Path) -> SweepStatus:
+def sweep_status(path: str | os.PathLike[str]) -> SweepStatus:
     """Look at the folder of a sweep; nothing there is changed.
 
     Raises
