@@ -118,6 +118,7 @@ RULES: dict[str, set[str]] = {
     "flowsim.sweeps": MODEL
     | {
         "flowsim",
+        "flowsim.analysis",
         "flowsim.config",
         "flowsim.steppers",
         "flowsim.recording",

@@ -167,7 +167,7 @@ def _axes(
         problems.append("grid: missing or empty; add [grid] with seeds = 1 or lists of values")
         problems += _problems_of(base, activations)
     for key, values in grid.items():
-        if key == "seeds":
+        if key in ("seeds", "refine"):
             continue
         if isinstance(values, str) or not isinstance(values, Sequence):
             shown = show(values)

@@ -26,6 +26,7 @@ from flowsim.sweeps.given import base_and_grid, check_workers, given_data, in_sh
 from flowsim.sweeps.grid import Member, Unit, cut, expand
 from flowsim.sweeps.pool import STOPPED, Later, carry_out
 from flowsim.sweeps.progress import SweepProgress
+from flowsim.sweeps.refine import exponent_of, refine
 from flowsim.sweeps.result import RunList, SweepResult
 from flowsim.sweeps.store import Source, Store
 from flowsim.sweeps.work import Answer, Outcome, run_unit
@@ -141,7 +142,9 @@ def sweep(
         each point is carried out by one of them, and all wait for all of it. Without a folder
         the runs stay in memory.
     grid : dict, optional
-        Lists of values by dotted key, ``{"scaling.gamma": [0.5, 1.0], "seeds": 5}``.
+        Lists of values by dotted key, ``{"scaling.gamma": [0.5, 1.0], "seeds": 5}``. With
+        ``"refine": True`` only those values of gamma are carried out that narrow down where S of
+        the input weights changes sign (see `flowsim.sweeps.refine`).
     workers : int, optional
         Number of processes, each with one thread; by default one a usable core. With 1 everything
         happens in this process, with the experiment's own number of threads. A script needs no
@@ -200,9 +203,14 @@ def sweep(
     members = expand(base, axes, None if dataset is None else dataset.x.shape, own)
     job = partial(_execute, workers=workers, dask=dask, progress=progress, options=options)
     ledger = _Ledger({member.id: member for member in members})
-    chosen = in_shard(members, shard)
+    chosen, exponent = in_shard(members, shard), exponent_of(axes)
+    if exponent is not None and shard is not None:
+        raise ConfigError(
+            "shard: a grid that is refined has no parts; start the same sweep several times, they "
+            "share the work"
+        )
     if output is None:
-        job(chosen, None, ledger)
+        _carry_out(chosen, exponent, lambda some: job(some, None, ledger), ledger)
         return _result(None, members, ledger)
     if isinstance(experiment, str | os.PathLike) and Path(experiment).resolve() == (
         Path(output).resolve() / "grid.toml"
@@ -219,13 +227,43 @@ def sweep(
             forget_failures(folder.runs)
         ledger.store = Store(folder, members, claims)
         ledger.costs = CostModel(folder.times_file)
-        missing = {member.id for member in ledger.store.missing()}
-        try:
-            job([member for member in chosen if member.id in missing], folder.runs, ledger)
-        finally:
-            ledger.store.save()
+        store = ledger.store
+        missing = {member.id for member in store.missing()}
+
+        def do(some: list[Member]) -> None:
+            try:
+                job([member for member in some if member.id in missing], folder.runs, ledger)
+            finally:
+                store.save()
+
+        _carry_out(chosen, exponent, do, ledger)
         ledger.failed = ledger.store.failed | ledger.failed
         return _result(folder, members, ledger)
+
+
+def _carry_out(
+    members: list[Member],
+    exponent: str | None,
+    do: Callable[[list[Member]], None],
+    ledger: _Ledger,
+) -> None:
+    """Carry all of them out, or those that show where S changes sign."""
+    if exponent is None:
+        do(members)
+    else:
+        refine(members, exponent, do, partial(_slope, ledger=ledger))
+
+
+def _slope(members: list[Member], ledger: _Ledger) -> float | None:
+    """S of the input weights from the runs of one point of the phase diagram."""
+    from flowsim.analysis import classify
+
+    sources = [source for member in members if (source := ledger.source(member)) is not None]
+    if not sources:
+        return None
+    points = classify(RunList(sources)).points
+    verdict = points[0].layers["input"]
+    return None if len(points) > 1 or points[0].not_converged else verdict.slope
 
 
 def _execute(
