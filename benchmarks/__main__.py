@@ -17,6 +17,7 @@ BENCHMARKS = {
     "deep_facts": "exact facts, powers of m and wide limits of deep networks, measured",
     "threads": "what a second thread gains, pass by pass",
     "ensemble": "networks a second, a thousand small ones, against other solvers",
+    "sweep": "the published phase diagram, sweeps under kill -9, what an engine costs a task",
     "stiff": "gradients and seconds in a stiff tail against error, beside other solvers",
     "stiff_costs": "a step of implicit and stabilised methods against the width and the samples",
     "auto": "auto beside the best single method at equal error, on five kinds of flows",
