@@ -114,6 +114,7 @@ RULES: dict[str, set[str]] = {
         "flowsim.execution",
     },
     "flowsim.plotting": {"flowsim.analysis", "flowsim.recording", "flowsim.result"},
+    "flowsim.limits": RUNNING | {"flowsim.analysis", "flowsim.api"},
     "flowsim.sweeps": MODEL
     | {
         "flowsim",
