@@ -132,3 +132,12 @@ def test_a_run_without_weights_is_refused(condensed):
     groups = {name: group for name, group in contents.groups.items() if name in ("data",)}
     with pytest.raises(FileFormatError, match="no weights"):
         condensation(fs.Run(replace(contents, groups=groups)))
+
+
+def test_the_figures_of_condensation_take_a_layer(condensed, tmp_path):
+    for kind in ("condensation", "cosines"):
+        data = tmp_path / f"{kind}.csv"
+        fs.plot(kind, condensed, tmp_path / f"{kind}.png", data)
+        assert len(data.read_text(encoding="utf-8").splitlines()) > 5
+        with pytest.raises(ConfigError, match="layer = 2"):
+            fs.plot(kind, condensed, tmp_path / "no.png", layer=2)
