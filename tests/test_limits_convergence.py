@@ -57,6 +57,11 @@ def test_a_network_of_the_limit_itself_is_at_no_distance():
         ({}, {"initial": "even"}, "choose from"),
         ({}, {"initial": "quadrature"}, "mean-field"),
         ({}, {"widths": [100]}, "two or more"),
+        (
+            {},
+            {"limit": "mean-field", "initial": "quadrature", "particles": 20},
+            "particles for all",
+        ),
         ({}, {"inputs": np.zeros((3, 2))}, "coordinates"),
         ({"network": {"kind": "deep", "width": 5}, "scaling": {"scheme": "ntk"}}, {}, "deep"),
     ],

@@ -180,6 +180,11 @@ def converge(
         for width in widths
         for seed in range(1 if initial == "quadrature" else seeds)
     ]
+    if len({row.width for row in rows}) < 2:
+        raise ConfigError(
+            f"widths = {widths}: the rule has {rows[0].width} particles for all of them; take "
+            "larger ones"
+        )
     rates = {
         name: fit_slope([row.width for row in rows], [row.distances[name] for row in rows])
         for name in rows[0].distances

@@ -160,7 +160,7 @@ def _directions(x: np.ndarray, each: float) -> tuple[np.ndarray, np.ndarray]:
     if x.shape[1] == 1:
         return np.array([[1.0, -1.0]]), np.full(2, 0.5)
     if x.shape[1] == 2:
-        angle, share = _panels(_kinks(x), 2.0 * each)
+        angle, share = _panels(kinks(x), 2.0 * each)
         return np.stack([np.cos(angle), np.sin(angle)]), share
     count = 2 * max(2, round(each))
     angle = 2.0 * math.pi * (np.arange(count) + 0.5) / count
@@ -170,7 +170,7 @@ def _directions(x: np.ndarray, each: float) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([*circle, np.repeat(np.sin(latitude), count)]), np.repeat(share * level, count)
 
 
-def _kinks(x: np.ndarray) -> np.ndarray:
+def kinks(x: np.ndarray) -> np.ndarray:
     """Angles of w at which some w.x_i = 0, ascending, once round."""
     x = x[np.any(x != 0.0, axis=1)]
     across = (np.arctan2(x[:, 1], x[:, 0]) + 0.5 * math.pi) % math.pi
