@@ -17,7 +17,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"), key=lambda path: path.name)
 FILES = sorted(EXAMPLES.glob("*.toml"), key=lambda path: path.name)
 FIGURES = {
+    "birth_of_condensation": {"lines.png"},
+    "infinite_width": {"infinite_width.png"},
     "integrable": {"integrable.png"},
+    "lazy_and_rich": {"lazy_and_rich.png"},
+    "loading_files": {"loaded.png"},
     "first_run": {"loss.png", "features.png", "function.png"},
     "phase_diagram": {"phase.png"},
     "rd_against_width": {"rd_against_width.png"},
