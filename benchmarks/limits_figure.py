@@ -68,6 +68,7 @@ def draw(data: dict[str, Any], folder: Path) -> None:
     scatter.set_title(r"(c)  around the limit, $\gamma = 1$", fontsize=10.0)
     for axes in (lazy, critical):
         axes.set(xscale="log", yscale="log")
+    critical.set_ylim(bottom=2e-6)  # room for the legend
     ends = data["condensed"]
     leading = np.array(ends["leading"])
     for k in range(leading.shape[1]):

@@ -119,6 +119,9 @@ def time_axis(axes: Axes, times: npt.ArrayLike) -> None:
     if positive.size > 1 and positive.max() > 20.0 * positive.min():
         axes.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.4)
         axes.set_xlim(0.0, float(positive.max()))
+        # A decade too near to the linear part would run into its 0.
+        first, last = np.ceil(np.log10(4.0 * positive.min())), np.floor(np.log10(positive.max()))
+        axes.set_xticks([0.0, *10.0 ** np.arange(first, last + 1.0)])
         axes.xaxis.set_minor_locator(_no_ticks())
     axes.set_xlabel(r"$\tau$")
 
