@@ -68,7 +68,7 @@ def draw(data: dict[str, Any], folder: Path) -> None:
     scatter.set_title(r"(c)  around the limit, $\gamma = 1$", fontsize=10.0)
     for axes in (lazy, critical):
         axes.set(xscale="log", yscale="log")
-    critical.set_ylim(bottom=2e-6)  # room for the legend
+    critical.set_ylim(bottom=5e-7)  # room for the legend
     ends = data["condensed"]
     leading = np.array(ends["leading"])
     for k in range(leading.shape[1]):
@@ -79,7 +79,7 @@ def draw(data: dict[str, Any], folder: Path) -> None:
     gathered.set_title(rf"(d)  condensed, $\gamma = 1.75$, $m = {ends['width']}$", fontsize=10.0)
     time_axis(gathered, ends["time"])
     for axes in (lazy, critical, scatter, gathered):
-        axes.legend(loc="best", fontsize=7.5)
+        axes.legend(loc="lower left" if axes is critical else "best", fontsize=7.5)
     for suffix in ("png", "pdf"):
         save(figure, folder / f"limits.{suffix}")
     titles = {"tanh": "tanh, $p = 1$", "x_tanh_x": r"$x\,$tanh$\,x$, $p = 2$",

@@ -27,7 +27,7 @@ FOLDER.mkdir(exist_ok=True)
 
 WIDTHS = [100, 2000] if QUICK else [100, 1000, 10_000]
 SEEDS = 2 if QUICK else 5
-PARTICLES = 2_000 if QUICK else 60_000
+PARTICLES = 10_000 if QUICK else 60_000
 x = np.array([-0.5, -1 / 6, 1 / 6, 0.5])
 y = x**2
 grid = np.linspace(-0.75, 0.75, 41)
