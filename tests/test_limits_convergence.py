@@ -59,7 +59,7 @@ def test_a_network_of_the_limit_itself_is_at_no_distance():
         ({}, {"widths": [100]}, "two or more"),
         (
             {},
-            {"limit": "mean-field", "initial": "quadrature", "particles": 20},
+            {"limit": "mean-field", "initial": "quadrature", "particles": 20, "widths": [20, 40]},
             "particles for all",
         ),
         ({}, {"inputs": np.zeros((3, 2))}, "coordinates"),
