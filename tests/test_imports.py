@@ -115,6 +115,7 @@ RULES: dict[str, set[str]] = {
     },
     "flowsim.reports": {"flowsim", "flowsim.errors", "flowsim.analysis", "flowsim.sweeps"},
     "flowsim.plotting": {"flowsim.analysis", "flowsim.recording", "flowsim.result"},
+    "flowsim.limits": RUNNING | {"flowsim.analysis", "flowsim.api"},
     "flowsim.sweeps": MODEL
     | {
         "flowsim",

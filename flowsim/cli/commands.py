@@ -246,7 +246,7 @@ def plot(
 ) -> None:
     """Draw a figure from the run or the sweep in PATH.
 
-    KIND is phase, rd, loss, features or function.
+    KIND is phase, rd, loss, features, condensation, cosines, kernel or function.
     """
     from flowsim.plotting import plot as draw
 
