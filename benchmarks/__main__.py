@@ -17,12 +17,14 @@ BENCHMARKS = {
     "deep_facts": "exact facts, powers of m and wide limits of deep networks, measured",
     "threads": "what a second thread gains, pass by pass",
     "ensemble": "networks a second, a thousand small ones, against other solvers",
+    "sweep": "the published phase diagram, sweeps under kill -9, what an engine costs a task",
     "stiff": "gradients and seconds in a stiff tail against error, beside other solvers",
     "stiff_costs": "a step of implicit and stabilised methods against the width and the samples",
     "auto": "auto beside the best single method at equal error, on five kinds of flows",
     "paths": "what a pass costs each way; makes the table that the choice is made by",
     "controllers": "attempts of rival step-size controllers",
     "recording": "what saving costs: plain, recorded, with checkpoints",
+    "limits": "networks against their limits of infinite width; condensation (20 minutes)",
     "durability": "runs killed, stopped and starved at random moments (half an hour)",
     "gpu": "the backend cuda: right-hand sides, steps and a run of 1e8 neurons, on a GPU",
     "gpu_ensemble": "the backend cuda: ten thousand networks of width 1,000, on a GPU",
@@ -30,7 +32,7 @@ BENCHMARKS = {
 }
 """Modules of this package, each with ``main(quick)``, and what they measure."""
 
-NOT_BY_DEFAULT = ("reference", "durability")
+NOT_BY_DEFAULT = ("reference", "durability", "limits")
 
 
 def main() -> None:
@@ -42,7 +44,10 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "name", nargs="?", choices=BENCHMARKS, help="all but reference and durability by default"
+        "name",
+        nargs="?",
+        choices=BENCHMARKS,
+        help="by default all but reference, durability, limits",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a small part, printed and not written"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flowsim.analysis import plot as draw
+from flowsim.analysis.phase_file import is_phase_file
 from flowsim.recording.opening import check_replaceable
 from flowsim.recording.reader import open_runs
 from flowsim.result import Run
@@ -30,7 +31,9 @@ def plot(
     for key, path in (("output", output), ("data", data)):
         if path is not None:
             check_replaceable(key, path)
-    if isinstance(source, str | os.PathLike) and os.path.isfile(source):
+    is_file = isinstance(source, str | os.PathLike) and os.path.isfile(source)
+    if is_file and not is_phase_file(source):
+        assert isinstance(source, str | os.PathLike)
         # The figures read files and know nothing of networks; a Run brings its own predict.
         with open_runs(os.fspath(source), Run) as runs:
             return draw(kind, runs, output, data, **options)

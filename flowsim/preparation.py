@@ -192,6 +192,26 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
     """
     section = experiment.integrate
     _check_kernel(experiment, network, dataset, method)
+    needed = memory_of(experiment, network, dataset, method)
+    room = backends.free_memory_for(section)
+    if needed > room:
+        where = "the device has {} free" if section.backend == "cuda" else "the machine has {}"
+        raise FlowsimError(
+            f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB with "
+            f'integrate.method = "{method}", {where.format(f"{room / 2**30:.3g}")}; take a smaller '
+            'width, dtype = "float32" or a method with fewer copies of the state'
+        )
+
+
+def memory_of(experiment: Experiment, network: Network, dataset: Dataset, method: str) -> float:
+    """Return the bytes that the copies of a run's state take together.
+
+    Parameters
+    ----------
+    experiment, network, dataset, method
+        See `check_memory`.
+    """
+    section = experiment.integrate
     options = MethodOptions(batch_size=section.batch_size, momentum=section.momentum or 0.0)
     states: float = states_of(method, options)
     kept = _kept_states(section)
@@ -201,15 +221,7 @@ def check_memory(experiment: Experiment, network: Network, dataset: Dataset, met
         states += _FIRST_STEP
     if section.backend == "cuda":
         states += 0.5  # preactivations of few samples with many inputs
-    needed = (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
-    room = backends.free_memory_for(section)
-    if needed > room:
-        where = "the device has {} free" if section.backend == "cuda" else "the machine has {}"
-        raise FlowsimError(
-            f"network.width = {network.width}: needs at least {needed / 2**30:.3g} GiB with "
-            f'integrate.method = "{method}", {where.format(f"{room / 2**30:.3g}")}; take a smaller '
-            'width, dtype = "float32" or a method with fewer copies of the state'
-        )
+    return (states + kept) * network.state_bytes(dataset.n_inputs, section.dtype)
 
 
 def _check_kernel(experiment: Experiment, network: Network, dataset: Dataset, method: str) -> None:

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from flowsim.kernels.activations import Activation
+from flowsim.kernels.block_interface import NeuronBlocks as NeuronBlocks
 
 if TYPE_CHECKING:
-    from flowsim.kernels.hyperplanes import Hyperplanes
+    from flowsim.kernels.kink_interface import Kinks
 
 Array = Any
 """An array of the backend: NumPy's on the CPU."""
@@ -350,80 +351,6 @@ class DeepKernels(FlowKernels, Protocol):
         """Weights (fan_in, fan_out) of a layer, read only."""
 
 
-class NeuronBlocks(Protocol):
-    """A = I - s D of a two-layer network at one state, D being its weights' own curvature.
-
-    D is the derivative of the rate by theta at fixed n dR/df, one (1 + d) x (1 + d) block a
-    neuron; with it the flow's Jacobian is D - (1/n) M Phi H Phi^T. D is taken for 0 where a
-    neuron's block of A, in its symmetric form, is not safely positive definite.
-    """
-
-    def prepare(self, theta: Array, residual: np.ndarray, size: float) -> np.ndarray:
-        """Factorise A at ``theta`` for s = ``size``; return Phi^T A^(-1) M Phi (n, n). One pass."""
-
-    def solve(self, theta: Array, slopes: Array, weights: np.ndarray, out: Array) -> np.ndarray:
-        """Write w = A^(-1) sum_j weights[j] slopes[j] into ``out``; return Phi^T w. One pass.
-
-        ``theta`` is that of `prepare`; ``out`` may be one of the slopes.
-        """
-
-    def subtract(
-        self, theta: Array, cotangent: np.ndarray, out: Array, fresh: bool = False
-    ) -> None:
-        """Take A^(-1) M Phi v, v = ``cotangent``, from ``out``. One pass.
-
-        With ``fresh`` from 0: ``out`` is written, not read.
-        """
-
-
-class Kinks(Protocol):
-    """Windows of a two-layer network with a piecewise linear activation.
-
-    A *pattern* (planes, neurons) int8 says for each neuron and hyperplane whether the neuron is
-    above (1), below (-1) or held on it (0): see `flowsim.kernels.hyperplanes`. It belongs to the
-    state: a neuron that is on a plane may be about to leave it.
-    """
-
-    planes: Hyperplanes
-
-    def sides(self, theta: Array) -> np.ndarray:
-        """Pattern of a state; 0 where a preactivation is 0, which the first window decides."""
-
-    def pass_window(
-        self,
-        theta: Array,
-        pattern: np.ndarray,
-        forces: np.ndarray,
-        nodes: np.ndarray,
-        out: Array,
-        out_pattern: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Move every neuron by itself, kink by kink, along given forces. One pass.
-
-        Parameters
-        ----------
-        theta, pattern
-            Where the window begins.
-        forces : (2, planes, degrees) array
-            Below and above each plane, times the length of the window: coefficients of polynomials
-            of time over that length.
-        nodes : (k,) array
-            Fractions of the window, increasing. The neurons are left at the last.
-        out, out_pattern
-            Receive the end; not the arrays it begins with.
-
-        Returns
-        -------
-        (k, planes + d) array, (5,) int64 array
-            Sums for `Hyperplanes.outputs` at the nodes. How many neurons crossed a plane, were
-            caught by one, were let go; most kinks of one neuron; neurons that met too many, for
-            whom the rest is void.
-        """
-
-    def gram(self, theta: Array, pattern: np.ndarray) -> np.ndarray:
-        """K (n, n): held neurons move along their planes only. One pass."""
-
-
 class TwoLayerKernels(FlowKernels, Protocol):
     """Passes over the neurons of a two-layer network on one backend.
 
@@ -433,8 +360,11 @@ class TwoLayerKernels(FlowKernels, Protocol):
     def kinks(self) -> Kinks:
         """Windows; ValueError if sigma is not piecewise linear, or the backend knows none."""
 
-    def neuron_blocks(self) -> NeuronBlocks | None:
-        """Room for the blocks of all neurons, (2 + d) / 2 copies of the state; None without any."""
+    has_blocks: bool
+    """Whether there are `neuron_blocks`."""
+
+    def neuron_blocks(self) -> NeuronBlocks:
+        """Room for the blocks of all neurons, (2 + d) / 2 copies of the state."""
 
     def invariant_drift(self, initial: Array, theta: Array) -> float:
         """Largest change of a neuron's input_mobility a^2 - output_mobility |w|^2 between states.

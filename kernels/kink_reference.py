@@ -20,7 +20,7 @@ _ON_PLANE = 20.0
 
 
 class ReferenceKinks:
-    """`flowsim.kernels.interface.Kinks` in NumPy.
+    """`flowsim.kernels.kink_interface.Kinks` in NumPy.
 
     Parameters
     ----------

@@ -223,6 +223,7 @@ class ReferenceKernels(ReferenceSteps):
     """
 
     turns = True
+    has_blocks = True
 
     def __init__(
         self,

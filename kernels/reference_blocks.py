@@ -8,12 +8,14 @@ from flowsim.kernels.interface import LEAST_PIVOT, TwoLayerField
 
 
 class ReferenceNeuronBlocks:
-    """`flowsim.kernels.interface.NeuronBlocks` in NumPy.
+    """`flowsim.kernels.block_interface.NeuronBlocks` in NumPy.
 
     Parameters
     ----------
     field : TwoLayerField
     """
+
+    takes_steps = True
 
     def __init__(self, field: TwoLayerField) -> None:
         self._field = field
@@ -59,19 +61,72 @@ class ReferenceNeuronBlocks:
         solved = np.einsum("kab,b,ikb->ika", self._inverse, self._mobilities, phi)
         return np.asarray(np.einsum("ika,jka->ij", phi, solved))
 
-    def solve(
-        self, theta: np.ndarray, slopes: np.ndarray, weights: np.ndarray, out: np.ndarray
+    def rate(
+        self,
+        theta: np.ndarray,
+        at: np.ndarray,
+        residual: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
     ) -> np.ndarray:
         used = np.asarray(slopes[: len(weights)], np.float64)
-        out[...] = np.einsum("kab,j,jbk->ak", self._inverse, weights, used)
-        return np.asarray(np.einsum("ika,ak->i", self._phi(theta), np.asarray(out, np.float64)))
+        right = np.einsum("j,jbk->bk", weights, used)
+        right -= self._pushed(self._phi(at), residual / len(residual))
+        own = slopes[len(weights)]
+        own[...] = np.einsum("kab,bk->ak", self._inverse, right)
+        return np.asarray(np.einsum("ika,ak->i", self._phi(theta), np.asarray(own, np.float64)))
 
-    def subtract(
-        self, theta: np.ndarray, cotangent: np.ndarray, out: np.ndarray, fresh: bool = False
-    ) -> None:
-        phi = self._phi(theta)
-        taken = np.einsum("kab,b,i,ikb->ak", self._inverse, self._mobilities, cotangent, phi)
-        out[...] = (0.0 if fresh else np.asarray(out, np.float64)) - taken
+    def advance(
+        self,
+        theta: np.ndarray,
+        cotangent: np.ndarray,
+        slopes: np.ndarray,
+        weights: np.ndarray,
+        step: float,
+        out: np.ndarray,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        taken = np.einsum("kab,bk->ak", self._inverse, self._pushed(self._phi(theta), cotangent))
+        own = slopes[len(weights) - 1]
+        own[...] = (0.0 if fresh else np.asarray(own, np.float64)) - taken
+        used = np.asarray(slopes[: len(weights)], np.float64)
+        out[...] = np.asarray(theta, np.float64) + step * np.einsum("j,jak->ak", weights, used)
+        return self._outputs(out)
+
+    def take(
+        self,
+        theta: np.ndarray,
+        residual: np.ndarray,
+        targets: np.ndarray,
+        slopes: np.ndarray,
+        rows: np.ndarray,
+        mixing: np.ndarray,
+        size: float,
+        step: float,
+        work: np.ndarray,
+        out: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        n, e = len(targets), residual
+        matrix = self.prepare(theta, e, size)
+        system, images = np.eye(n) + size / n * matrix, np.empty((len(rows), n))
+        np.linalg.cholesky(system)  # positive definite, or an error
+        if not np.isfinite(system).all():
+            raise np.linalg.LinAlgError("I + s K/n is not finite")
+        for i, row in enumerate(rows):
+            image = self.rate(theta, work, e, slopes, mixing[i, :i]) if i else -matrix @ e / n
+            images[i] = np.linalg.solve(system, image)
+            push = size / n * images[i] + (0.0 if i else e / n)
+            at = out if i == len(rows) - 1 else work
+            e = self.advance(theta, push, slopes, row[: i + 1], step, at, fresh=i == 0) - targets
+        return e, images
+
+    def _pushed(self, phi: np.ndarray, cotangent: np.ndarray) -> np.ndarray:
+        """M Phi v (1 + d, neurons)."""
+        return np.asarray(np.einsum("b,i,ikb->bk", self._mobilities, cotangent, phi))
+
+    def _outputs(self, theta: np.ndarray) -> np.ndarray:
+        """f (n,): the part of Phi that belongs to the output weights, times these."""
+        return np.asarray(self._phi(theta)[:, :, 0] @ np.asarray(theta[0], np.float64))
 
 
 def _least_pivot(matrix: np.ndarray) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import gc
 import os
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -17,8 +19,26 @@ if os.environ.get("CI"):
 os.environ.setdefault("MPLBACKEND", "Agg")
 
 
+def pytest_collection_finish():
+    """Look for cycles seldom: what Numba's compiler makes lives on, and is searched every time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+LONG_FILES = (
+    "test_kernels", "test_deep", "test_cuda_compile", "test_compiled_twice", "test_quality",
+    "test_packaging", "test_examples",
+)  # fmt: skip
+"""Those that take long, some with few tests: begun first, none of them is waited for at the end."""
+
+
 def pytest_collection_modifyitems(items):
-    """Skip what needs a GPU where there is none, with the reason."""
+    """Order the files, and skip what needs a GPU where there is none, with the reason."""
+    tests = Counter(item.path for item in items)
+    early = {name: place for place, name in enumerate(LONG_FILES)}
+    last = len(early)
+    items.sort(key=lambda item: (early.get(item.path.stem, last), -tests[item.path]))
     marked = [item for item in items if item.get_closest_marker("gpu")]
     if marked:
         from flowsim.kernels.cuda.device import device_problem

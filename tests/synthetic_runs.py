@@ -116,6 +116,7 @@ def write_run(
         initial = _weights(generator, x.shape[1], copies * width)
         last = _condense(*initial, strength=min(1.0, change[0] / 2.0))
         _snapshots(file, initial, last, n_snapshots)
+        _kernel(file, y)
         data = file.create_group("data")
         data.create_dataset("x", data=x)
         data.create_dataset("y", data=y)
@@ -286,6 +287,15 @@ def _observables(file: h5py.File, change: np.ndarray, y: np.ndarray, n_times: in
         for axis, scale in enumerate(axes):
             dataset.dims[axis].attach_scale(group[scale])
     return residual[-1]
+
+
+def _kernel(file: h5py.File, y: np.ndarray) -> None:
+    """Write a spectrum that falls, its least eigenvalue being the rate of `_observables`."""
+    rate = np.log(0.5 * np.mean(y**2) / 0.97e-5) / 200.0
+    group = file.create_group("kernel")
+    group["time_kernel"] = np.array([0.0, 1.0, 100.0])
+    group["eigenvalues"] = rate * len(y) * np.array([[1.0, 3.0], [1.0, 2.5], [1.0, 2.0]])
+    group["distance"] = np.array([0.0, 0.1, 0.3])
 
 
 def _snapshots(

@@ -57,7 +57,7 @@ def test_the_dictionary_is_the_json_that_was_promised(sweep):
     keys = {"slope", "ci", "regime", "predicted_regime", "relative_change"}
     assert all(set(verdict) >= keys for verdict in point["layers"].values())
     assert plain["zero_line"][0]["layer"] == "input"
-    assert set(plain["zero_line"][0]) == {"gamma", "gamma_prime", "layer"}
+    assert set(plain["zero_line"][0]) == {"gamma", "gamma_prime", "layer", "band"}
 
 
 def test_folder_paths_and_open_runs_give_the_same(sweep):

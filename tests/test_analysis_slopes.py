@@ -122,4 +122,5 @@ def test_the_zero_of_a_straight_line_is_exact(zero, gradient, gammas):
 def test_zero_line_goes_row_by_row():
     zeros = zero_line([0.5, 1.5, 0.5, 1.5, 1.0], [0.0, 0.0, 0.2, 0.2, 0.4], [-1, 1, -3, 1, 0])
     assert [(z.gamma, z.gamma_prime) for z in zeros] == [(1.0, 0.0), (1.25, 0.2)]
-    assert zeros[0].to_dict() == {"gamma": 1.0, "gamma_prime": 0.0, "layer": "input"}
+    plain = {"gamma": 1.0, "gamma_prime": 0.0, "layer": "input", "band": None}
+    assert zeros[0].to_dict() == plain

@@ -6,6 +6,7 @@ nothing. NVRTC's report then tells what each kernel takes.
 
 from __future__ import annotations
 
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
@@ -174,6 +175,12 @@ CASES = [
 ]
 
 
+@cache
+def compiled(code, given, architecture):
+    """What NVRTC makes of a source; that of sums, and some of other passes, is asked for again."""
+    return nvrtc.compile_source(code, given, architecture)
+
+
 @needs_nvrtc
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_kernel_compiles_into_registers(case, monkeypatch):
@@ -187,7 +194,7 @@ def test_every_kernel_compiles_into_registers(case, monkeypatch):
     assert len(asked.specs) > 1
     for (name, code, given), shared in asked.specs.items():
         for architecture in ARCHITECTURES:
-            binary, found = nvrtc.compile_source(code, given, architecture)
+            binary, found = compiled(code, given, architecture)
             assert binary[:4] == b"\x7fELF"
             kernel = found[name]
             where = f"{name} {given} {architecture}: {kernel}"

@@ -17,7 +17,11 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 SCRIPTS = sorted(EXAMPLES.glob("*.py"), key=lambda path: path.name)
 FILES = sorted(EXAMPLES.glob("*.toml"), key=lambda path: path.name)
 FIGURES = {
+    "birth_of_condensation": {"lines.png"},
+    "infinite_width": {"infinite_width.png"},
     "integrable": {"integrable.png"},
+    "lazy_and_rich": {"lazy_and_rich.png"},
+    "loading_files": {"loaded.png"},
     "first_run": {"loss.png", "features.png", "function.png"},
     "phase_diagram": {"phase.png"},
     "rd_against_width": {"rd_against_width.png"},
@@ -78,7 +82,7 @@ def test_the_main_job_has_enough_points_for_a_map():
 def test_the_scripts_of_the_readme(tmp_path):
     readme = (EXAMPLES.parent / "README.md").read_text(encoding="utf-8")
     scripts = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    assert len(scripts) == 4
+    assert len(scripts) == 5
     for number, script in enumerate(scripts):  # in this order: the last one reads a file
         path = tmp_path / f"script_{number}.py"
         path.write_text(script, encoding="utf-8")

@@ -26,7 +26,7 @@ def test_the_kernel_is_made_and_solved_with_in_float64():
     assert values[0] < np.finfo(np.float32).eps * values[-1]
     assert np.linalg.eigvalsh(kernel.matrix)[0] > -1e-14 * values[-1]
     np.testing.assert_allclose(kernel.matrix, wanted.matrix, rtol=1e-5)
-    solver = KernelSolver(kernel, 12)
+    solver = KernelSolver(kernel.matrix, 12)
     solver.factorise(1e12 / values[-1])
     assert solver.solve(Y).dtype == np.float64
 
@@ -36,8 +36,9 @@ def test_residuals_and_neuron_blocks_are_in_float64():
     point = Point.of(flow, 0.0, flow.initial.copy(), flow.residual(flow.initial))
     assert point.theta.dtype == np.float32 and point.residual.dtype == np.float64
     kernel = flow.neuron_blocks().prepare(point.theta, point.residual, 1.0)
-    assert kernel.matrix.dtype == np.float64
-    assert np.linalg.eigvalsh(kernel.matrix)[0] > -1e-14 * kernel.largest_rate * 12
+    assert kernel.dtype == np.float64
+    rates = np.linalg.eigvalsh(kernel)
+    assert rates[0] > -1e-14 * rates[-1]
 
 
 STIFF = ("rkc2", "ros2", "ros34pw2", "implicit-euler", "exponential", "switching")
@@ -76,3 +77,30 @@ def test_a_tolerance_below_rounding_is_refused_with_a_remedy(method):
         "integrate.rtol = 1e-08: float32 holds no less than 1e-06; set rtol = 1e-06 or larger or "
         'dtype = "float64"'
     ]
+
+
+def test_a_stop_loss_below_rounding_is_refused_with_a_remedy():
+    """In every form that data come in, and for the square loss alone."""
+    floor = 0.5 * float(np.finfo(np.float32).eps) ** 2 * np.mean(Y**2)
+
+    def problems(**integrate):
+        integrate = {"dtype": "float32", "max_steps": 1} | integrate
+        try:
+            fs.simulate(network={"width": 50, "activation": "tanh"},
+                        scaling={"gamma": 1.0, "gamma_prime": 0.0},
+                        x=POINTS, y=Y, integrate=integrate)  # fmt: skip
+        except fs.ConfigError as refused:
+            return refused.problems
+        return []
+
+    assert problems(stop_loss=0.99 * floor) == [
+        f"integrate.stop_loss = {0.99 * floor:g}: with these targets float32 leaves R = "
+        f'{floor:.2g} to rounding; set a larger stop_loss, or dtype = "float64"'
+    ]
+    assert not problems(stop_loss=1.01 * floor) and not problems(stop_loss=0.0, t_max=1.0)
+    assert not problems(stop_loss=0.99 * floor, dtype="float64")
+    points = {"kind": "points", "x": [0.5, 1.0], "y": [1.0, -1.0]}
+    experiment = {"network": {"width": 50}, "scaling": {"gamma": 1.0, "gamma_prime": 0.0}}
+    low = {"dtype": "float32", "stop_loss": 1e-20}
+    with pytest.raises(fs.ConfigError, match="leaves R = 7.1e-15 to rounding"):
+        fs.load_experiment(experiment | {"data": points, "integrate": low})

@@ -113,14 +113,18 @@ RULES: dict[str, set[str]] = {
         "flowsim.continuing",
         "flowsim.execution",
     },
+    "flowsim.reports": {"flowsim", "flowsim.errors", "flowsim.analysis", "flowsim.sweeps"},
     "flowsim.plotting": {"flowsim.analysis", "flowsim.recording", "flowsim.result"},
+    "flowsim.limits": RUNNING | {"flowsim.analysis", "flowsim.api"},
     "flowsim.sweeps": MODEL
     | {
         "flowsim",
+        "flowsim.analysis",
         "flowsim.config",
         "flowsim.steppers",
         "flowsim.recording",
         "flowsim.result",
+        "flowsim.preparation",
         "flowsim.api",
         "flowsim.ensemble_plans",
         "flowsim.ensembles",

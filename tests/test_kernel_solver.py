@@ -30,7 +30,7 @@ def at_state(name):
     theta = flow.initial.copy() if theta is None else theta
     curvature = flow.curvature(flow.residual(theta))
     hessian = np.ones(flow.n_samples) if curvature is None else curvature
-    solver = KernelSolver(flow.tangent_kernel(theta), flow.n_samples, curvature)
+    solver = KernelSolver(flow.tangent_kernel(theta).matrix, flow.n_samples, curvature)
     return flow, theta, hessian, solver
 
 
@@ -70,7 +70,7 @@ def test_several_outputs_are_one_vector():
     x = np.column_stack([np.linspace(-1, 1, 4), np.ones(4)])
     flow, theta = make_deep_flow(network, (x, y), loss="softmax")
     hessian = flow.curvature(flow.residual(theta))
-    solver = KernelSolver(flow.tangent_kernel(theta), 4, hessian)
+    solver = KernelSolver(flow.tangent_kernel(theta).matrix, 4, hessian)
     v = np.sin(np.arange(12.0)).reshape(4, 3)
     solver.factorise(2.5)
     system = np.eye(12) + 2.5 / 4 * flow.tangent_kernel(theta).matrix * hessian.reshape(-1)
@@ -97,11 +97,11 @@ def test_what_cannot_be_factorised_is_an_error():
     flow, _ = two_layers()
     grams = flow.tangent_kernel(flow.initial).grams
     with pytest.raises(np.linalg.LinAlgError):
-        KernelSolver(flow.make_kernel(np.full_like(grams, np.nan)), 4)
-    solver = KernelSolver(flow.make_kernel(-grams), 4)
+        KernelSolver(flow.make_kernel(np.full_like(grams, np.nan)).matrix, 4)
+    solver = KernelSolver(flow.make_kernel(-grams).matrix, 4)
     with pytest.raises(np.linalg.LinAlgError):
         solver.factorise(1e6)
-    good = KernelSolver(flow.make_kernel(grams), 4)
+    good = KernelSolver(flow.make_kernel(grams).matrix, 4)
     with np.errstate(invalid="ignore"), pytest.raises(np.linalg.LinAlgError):
         good.factorise(np.inf)
 
@@ -110,7 +110,7 @@ def test_flat_samples_are_no_division_by_zero():
     """A sample fitted so well that its Hessian underflows."""
     flow, _ = two_layers()
     kernel = flow.tangent_kernel(flow.initial)
-    solver = KernelSolver(kernel, 4, np.array([0.25, 0.0, 1e-300, 0.1]))
+    solver = KernelSolver(kernel.matrix, 4, np.array([0.25, 0.0, 1e-300, 0.1]))
     solver.factorise(1e3)
     assert np.isfinite(solver.solve(np.ones(4))).all()
     assert np.isfinite(solver.filtered(lambda rates: 1.0 / (1.0 + rates), np.ones(4))).all()

@@ -85,40 +85,67 @@ def test_solutions_are_those_of_dense_algebra(backend, activation, size):
 
     slopes = kernels.empty(3)
     slopes[...] = np.random.default_rng(3).normal(size=slopes.shape)
-    weights = np.array([0.3, -1.2, 2.0])
-    combined = np.einsum("j,jrk->rk", weights, slopes).reshape(-1)
-    image = blocks.solve(theta, slopes, weights, slopes[1])
-    expected = np.linalg.solve(system, combined)
-    close(slopes[1].reshape(-1), expected)
-    close(image, phi.T @ expected)
-    cotangent = np.array([1.0, -0.4, 0.1, 0.7])
+    before = np.array(slopes)
+    at, weights, cotangent = kernels.empty(), np.array([0.3, -1.2]), np.array([1.0, -0.4, 0.1, 0.7])
+    # A stage's state and its slope, from the first slope as it is and from none.
     taken = np.linalg.solve(system, moved @ cotangent)
-    blocks.subtract(theta, cotangent, slopes[1])
-    close(slopes[1].reshape(-1), expected - taken)
-    slopes[2] = np.nan
-    blocks.subtract(theta, cotangent, slopes[2], fresh=True)
-    close(slopes[2].reshape(-1), -taken)
+    for start, fresh in ((before[0].reshape(-1), False), (0.0, True)):
+        if fresh:
+            slopes[0] = np.nan
+        f = blocks.advance(theta, cotangent, slopes, weights[:1], 0.7, at, fresh)
+        close(slopes[0].reshape(-1), start - taken)
+        close(at, theta + 0.7 * 0.3 * np.array(slopes[0]))
+        close(f, kernels.outputs(at))
+        assert slopes[1:].tobytes() == before[1:].tobytes()
+    rate = kernels.empty()
+    kernels.rate(at, residual, rate)
+    image = blocks.rate(theta, at, residual, slopes, weights)
+    combined = rate + np.einsum("j,jrk->rk", weights, slopes[:2])
+    expected = np.linalg.solve(system, combined.reshape(-1))
+    close(slopes[2].reshape(-1), expected)
+    close(image, phi.T @ expected)
 
 
 def close(found, expected):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.max(np.abs(expected)))
 
 
-def work_of(kernels, theta, residual, size):
-    """Everything the blocks give at a state."""
-    blocks, slopes = kernels.neuron_blocks(), kernels.empty(2)
-    for j, slope in enumerate(slopes):
-        kernels.rate(theta, residual + j, slope)
-    gram = blocks.prepare(theta, residual, size)
-    image = blocks.solve(theta, slopes, np.array([0.7, -0.2]), slopes[0])
-    solved = np.array(slopes[0])
-    blocks.subtract(theta, residual, slopes[0])
-    return gram, image, solved, np.array(slopes[0])
+ROWS = np.array([[0.6, 0.0, 0.0], [0.4, 0.3, 0.0], [-0.2, 0.5, 1.1]])
+MIXING = np.array([[0.0, 0.0, 0.0], [0.7, 0.0, 0.0], [0.3, -0.4, 0.0]])
+
+
+def step_of(blocks, theta, residual, y, slopes, size, work, out):
+    """What `take` says that it comes to."""
+    n, images, e = len(y), np.empty((3, len(y))), residual
+    matrix = blocks.prepare(theta, e, size)
+    for i in range(3):
+        image = blocks.rate(theta, work, e, slopes, MIXING[i, :i]) if i else -matrix @ e / n
+        images[i] = np.linalg.solve(np.eye(n) + size / n * matrix, image)
+        push = size / n * images[i] + (0 if i else e / n)
+        at = out if i == 2 else work
+        f = blocks.advance(theta, push, slopes, ROWS[i, : i + 1], 0.1, at, fresh=i == 0)
+        e = f - y
+    return e, images
+
+
+def work_of(kernels, theta, residual, size, whole=False):
+    """Everything the blocks give along a step, pass by pass or, where they can, at once."""
+    blocks, slopes, work, out = (
+        kernels.neuron_blocks(), kernels.empty(3), kernels.empty(), kernels.empty(),
+    )  # fmt: skip
+    y = np.sin(np.arange(len(residual)))
+    slopes[...] = np.nan
+    if whole:
+        arguments = theta, residual, y, slopes, ROWS, MIXING, size, 0.1, work, out
+        found = blocks.take(*arguments)
+    else:
+        found = step_of(blocks, theta, residual, y, slopes, size, work, out)
+    return *found, np.array(slopes), np.array(out)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)])
 @pytest.mark.parametrize("activation", ["relu", "tanh", "silu"])
-@pytest.mark.parametrize(("n", "d", "neurons"), [(1, 1, 3), (5, 2, BLOCK), (70, 8, 8 * BLOCK + 9)])
+@pytest.mark.parametrize(("n", "d", "neurons"), [(1, 1, 3), (5, 2, BLOCK), (70, 8, 4 * BLOCK + 9)])
 def test_cpu_agrees_with_the_reference(dtype, tolerance, activation, n, d, neurons):
     field = make_field(n, d, activation, scale=0.7)
     theta, residual = state(field, neurons).astype(dtype), np.cos(np.arange(n))
@@ -131,6 +158,37 @@ def test_cpu_agrees_with_the_reference(dtype, tolerance, activation, n, d, neuro
         assert error(found, expected) < tolerance
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-12), ("float32", 2e-5)])
+@pytest.mark.parametrize("backend", HOST_BACKENDS)
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize("n", [1, 4, 5])
+def test_a_whole_step_is_that_of_its_passes(backend, dtype, tolerance, activation, n):
+    field = make_field(n, 2, activation, scale=0.7)
+    theta, residual = state(field, BLOCK + 3).astype(dtype), np.cos(np.arange(n))
+    kernels = two_layer_kernels(backend, field, BLOCK + 3, dtype)
+    assert kernels.neuron_blocks().takes_steps
+    expected = work_of(kernels, theta, residual, 0.3)
+    for found, wanted in zip(work_of(kernels, theta, residual, 0.3, True), expected, strict=True):
+        assert error(found, wanted) < tolerance
+
+
+@pytest.mark.parametrize(("n", "neurons"), [(33, 10), (5, 2000)])
+def test_wide_networks_and_many_samples_take_no_whole_step(n, neurons):
+    kernels = two_layer_kernels("cpu", make_field(n, 2, "tanh"), neurons, "float64")
+    assert not kernels.neuron_blocks().takes_steps
+
+
+@pytest.mark.parametrize("backend", HOST_BACKENDS)
+def test_a_whole_step_that_cannot_be_solved_is_an_error(backend):
+    field = make_field(5, 2, "tanh")
+    kernels = two_layer_kernels(backend, field, 6, "float64")
+    theta, residual = kernels.array(state(field, 6)), np.cos(np.arange(5))
+    for size, value in ((-1e9, 0.3), (1.0, np.nan)):
+        theta[1, 1] = value
+        with pytest.raises(np.linalg.LinAlgError):
+            work_of(kernels, theta, residual, size, True)
+
+
 @pytest.mark.parametrize("frozen", ["output_mobility", "input_mobility"])
 def test_a_frozen_layer_stays_where_it_is(frozen):
     field = replace(make_field(5, 2, "tanh"), **{frozen: 0.0})
@@ -141,8 +199,8 @@ def test_a_frozen_layer_stays_where_it_is(frozen):
     for one, other in zip(*found, strict=True):
         assert error(one, other) < 1e-12
     still = slice(0, 1) if frozen == "output_mobility" else slice(1, None)
-    assert np.max(np.abs(found[0][3])) > 1e-3
-    assert not np.any(found[0][2][still]) and not np.any(found[0][3][still])
+    assert np.max(np.abs(found[0][2])) > 1e-3
+    assert not np.any(found[0][2][:, still])
 
 
 def test_a_state_that_is_not_finite_gives_no_finite_gram():

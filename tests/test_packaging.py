@@ -98,7 +98,8 @@ def test_wheel_holds_every_module_and_no_other_package(wheel):
     sources = {f"flowsim/kernels/cuda/{path.name}" for path in (ROOT / "kernels/cuda").glob("*.cu")}
     assert sources
     found = {name for name in names if "dist-info" not in name}
-    assert expected | sources | {"flowsim/py.typed"} == found
+    others = {"flowsim/py.typed", "flowsim/report.html.jinja"}
+    assert expected | sources | others == found
 
 
 def python(folder: str) -> list[Path]:

@@ -39,6 +39,8 @@ def test_types_as_installed(tmp_path):
     """With kernels/ where it is installed, mypy sees both sides of every call into it."""
     shutil.copytree(ROOT / "flowsim", tmp_path / "flowsim")
     shutil.copytree(ROOT / "kernels", tmp_path / "flowsim" / "kernels")
+    if (known := ROOT / ".mypy_cache").exists():  # what it has found out of other packages
+        shutil.copytree(known, tmp_path / ".mypy_cache")
     config = str(ROOT / "pyproject.toml")
     run_tool("mypy", "--config-file", config, "-p", "flowsim", folder=tmp_path)
 

@@ -21,7 +21,8 @@ from flowsim.config import load_grid
 from flowsim.errors import ConfigError, FlowsimError
 from flowsim.sweeps.folder import SweepFolder
 from flowsim.sweeps.grid import cut, expand
-from flowsim.sweeps.pool import MAX_DEATHS, carry_out
+from flowsim.sweeps.pool import carry_out
+from flowsim.sweeps.processes import MAX_DEATHS
 
 GRID = {"scaling.gamma": [0.75, 1.25], "network.width": [20, 40], "seeds": 2}
 
@@ -321,12 +322,12 @@ def test_everything_is_checked_before_anything_is_written(experiment, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_two_sweeps_do_not_share_a_folder(experiment, tmp_path):
+def test_a_folder_at_which_another_sweep_works_is_not_overwritten(experiment, tmp_path):
     with (
-        SweepFolder(tmp_path).lock(),
-        pytest.raises(FlowsimError, match="another sweep"),
+        SweepFolder(tmp_path).opened(experiment, {"seeds": 1}, overwrite=False),
+        pytest.raises(FlowsimError, match="another sweep.*--overwrite"),
     ):
-        fs.sweep(experiment, tmp_path, grid={"seeds": 1}, workers=1)
+        fs.sweep(experiment, tmp_path, grid={"seeds": 1}, workers=1, overwrite=True)
 
 
 @pytest.mark.parametrize("workers", [0, -1, 1.5, "two", True])

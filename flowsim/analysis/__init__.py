@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from flowsim.analysis.classification import Classification, LayerVerdict, Point
+    from flowsim.analysis.comparison import Comparison, compare
     from flowsim.analysis.figures import FIGURES, plot
     from flowsim.analysis.regimes import classify
     from flowsim.analysis.slopes import SlopeFit, fit_slope
@@ -19,6 +20,8 @@ _EXPORTS = {
     "Classification": "classification",
     "LayerVerdict": "classification",
     "Point": "classification",
+    "Comparison": "comparison",
+    "compare": "comparison",
     "FIGURES": "figures",
     "plot": "figures",
     "classify": "regimes",
@@ -31,11 +34,13 @@ _EXPORTS = {
 __all__ = [
     "FIGURES",
     "Classification",
+    "Comparison",
     "LayerVerdict",
     "Point",
     "SlopeFit",
     "ZeroPoint",
     "classify",
+    "compare",
     "fit_slope",
     "plot",
     "zero_crossings",

@@ -42,6 +42,8 @@ class LayerVerdict:
         Standard deviation of RD between seeds; None for fewer than two runs.
     fit : SlopeFit or None
         The fitted line.
+    probabilities : dict of str to float
+        Of each regime, by the distribution of the slope and the margin; empty where there is none.
     """
 
     slope: float | None
@@ -54,6 +56,17 @@ class LayerVerdict:
     sup_relative_change: tuple[float | None, ...]
     spread: tuple[float | None, ...]
     fit: SlopeFit | None = None
+    probabilities: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def confidence(self) -> float | None:
+        """Probability of the regime that was found; None for an undetermined layer."""
+        return self.probabilities.get(self.regime)
+
+    @property
+    def reach(self) -> float | None:
+        """Half the length of the slope's interval."""
+        return None if self.ci is None else 0.5 * (self.ci[1] - self.ci[0])
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -62,6 +75,14 @@ class LayerVerdict:
             "ci": None if self.ci is None else list(self.ci),
             "regime": self.regime,
             "reason": self.reason,
+            "confidence": self.confidence,
+            "probabilities": dict(self.probabilities),
+            "local_slopes": [] if self.fit is None else list(self.fit.local_slopes),
+            "curvature": (
+                None
+                if self.fit is None or self.fit.curvature is None
+                else self.fit.curvature.to_dict()
+            ),
             "predicted_slope": self.predicted_slope,
             "predicted_regime": self.predicted_regime,
             "relative_change": list(self.relative_change),

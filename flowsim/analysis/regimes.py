@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from flowsim.analysis.collect import (
     read_runs,
     varying_keys,
 )
+from flowsim.analysis.phase_file import is_phase_file, read_phase_file, write_phase_file
 from flowsim.analysis.slopes import SlopeFit, fit_slope
 from flowsim.analysis.zero_line import ZeroPoint, zero_line
 from flowsim.deep_predictions import regime_of
@@ -44,12 +46,15 @@ def classify(source: Source, *, margin: float = 0.05, confidence: float = 0.95) 
     Runs are one point when their resolved experiments agree in all but width and seed, and in what
     never changes a number (threads, wall-time budget, save schedules). An interval of the slope
     above ``margin`` means condensed, below ``-margin`` linear, between the two critical; an
-    interval that contains ``margin`` or ``-margin`` decides nothing.
+    interval that contains ``margin`` or ``-margin`` decides nothing. Nor does a slope that still
+    changes with the width (see `flowsim.analysis.curvature`), if at the largest width it says
+    something else.
 
     Parameters
     ----------
     source : path, RunFile, or list of these
-        A folder is searched through all its subfolders for ``*.h5``.
+        A folder is searched through all its subfolders for ``*.h5``; a phase file (see
+        `flowsim.analysis.phase_file`) stands for the runs that were collected in it.
     margin : float
         Half-width of the band of slopes that count as 0.
     confidence : float
@@ -69,9 +74,49 @@ def classify(source: Source, *, margin: float = 0.05, confidence: float = 0.95) 
         problems.append(f"confidence = {confidence}: must lie between 0 and 1; try 0.95")
     if problems:
         raise ConfigError(problems)
+    records, skipped = records_of(source)
+    return classify_records(records, skipped, margin, confidence)
+
+
+def records_of(source: Source) -> tuple[list[RunRecord], dict[str, str]]:
+    """Return the numbers of all runs of a source, and why others were left out."""
+    if is_phase_file(source):
+        return read_phase_file(cast("str", source)), {}
     records, skipped = read_runs(source, read_record)
     if skipped and not records:
         raise nothing_read(skipped)
+    return records, skipped
+
+
+def collect_runs(source: Source, output: str | os.PathLike[str]) -> dict[str, str]:
+    """Write all runs of a source to one phase file (see `flowsim.analysis.phase_file`).
+
+    Parameters
+    ----------
+    source : see `classify`
+    output : path
+
+    Returns
+    -------
+    dict of str to str
+        Files that were left out, with the reason.
+
+    Raises
+    ------
+    ConfigError
+        If the runs have no place on one grid of exponents.
+    FlowsimError
+        See `classify`.
+    """
+    records, skipped = records_of(source)
+    write_phase_file(output, records, classify_records(records, skipped, 0.05, 0.95))
+    return skipped
+
+
+def classify_records(
+    records: Sequence[RunRecord], skipped: dict[str, str], margin: float, confidence: float
+) -> Classification:
+    """Classify every layer at every point that these runs are at; see `classify`."""
     groups: dict[str, list[RunRecord]] = defaultdict(list)
     for record in records:
         groups[_point_key(record)].append(record)
@@ -237,7 +282,17 @@ def _verdict(
             for values in changes.values()
         ),
         fit=fit,
+        probabilities={} if fit is None or fit.interval is None else _probabilities(fit, margin),
     )
+
+
+def _probabilities(fit: SlopeFit, margin: float) -> dict[str, float]:
+    """Return how probable each regime is, by the distribution of the slope."""
+    return {
+        "linear": fit.probability(-math.inf, -margin),
+        "critical": fit.probability(-margin, margin),
+        "condensed": fit.probability(margin, math.inf),
+    }
 
 
 def _regime(fit: SlopeFit, margin: float) -> tuple[str, str]:
@@ -248,7 +303,26 @@ def _regime(fit: SlopeFit, margin: float) -> tuple[str, str]:
             f"{len(fit.widths)} widths determine a line exactly; add a second seed a width or a "
             "third width"
         )
-    low, high = fit.interval
+    regime, reason = _straight_regime(fit, fit.interval, margin)
+    bend = fit.curvature
+    if regime == "undetermined" or bend is None or not bend.is_significant:
+        return regime, reason
+    last = bend.last_slope
+    at_last = "condensed" if last > margin else "linear" if last < -margin else "critical"
+    if at_last == regime:
+        return regime, reason
+    local = ", ".join(f"{slope:.3f}" for slope in fit.local_slopes)
+    return "undetermined", (
+        f"slope {fit.slope:.3f} is not the asymptotic one: it changes by {bend.change:.3f} a "
+        f"decade of widths (local slopes {local}) and would be {at_last} at m = "
+        f"{fit.widths[-1]}; add larger widths"
+    )
+
+
+def _straight_regime(
+    fit: SlopeFit, interval: tuple[float, float], margin: float
+) -> tuple[str, str]:
+    low, high = interval
     said = f"slope {fit.slope:.3f}, interval [{low:.3f}, {high:.3f}]"
     if low > margin:
         return "condensed", f"{said} lies above the margin {margin:g}"
@@ -298,6 +372,7 @@ def _zeros(points: Sequence[Point]) -> tuple[ZeroPoint, ...]:
             [p.gamma for p in group],
             [p.gamma_prime for p in group],
             [p.layers["input"].slope or 0.0 for p in group],
+            reach=[p.layers["input"].reach for p in group],
             other=group[0].other,
             axes=group[0].axes,
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from flowsim.analysis.curvature import Curvature, curvature_of, local_slopes
 from flowsim.errors import FlowsimError
 
 RESAMPLES = 4000
@@ -31,6 +32,15 @@ class SlopeFit:
         The distinct widths, increasing.
     n_runs : int
         Number of runs fitted.
+    error : float
+        Scale of the slope's distribution, NaN without an interval: Student's (``degrees`` of
+        freedom), for the bootstrap half the interval over Student's quantile.
+    degrees : int
+        Runs beyond what the fit uses up: one a width for the bootstrap, two in all otherwise.
+    local_slopes : tuple of float
+        Slopes between consecutive widths, of the means of log RD.
+    curvature : Curvature or None
+        How much the slope changes with the width; None for fewer than three widths.
     """
 
     slope: float
@@ -39,6 +49,25 @@ class SlopeFit:
     method: str
     widths: tuple[int, ...]
     n_runs: int
+    error: float = float("nan")
+    degrees: int = 0
+    local_slopes: tuple[float, ...] = ()
+    curvature: Curvature | None = None
+
+    def probability(self, low: float, high: float) -> float:
+        """Return the probability that the slope lies between two values; NaN if nobody can tell.
+
+        By Student's distribution around the fitted slope.
+        """
+        from scipy.special import stdtr
+
+        if self.interval is None:
+            return float("nan")
+        if self.error == 0.0:  # an exact power law
+            return float(low < self.slope < high)
+        edges = (np.array([low, high]) - self.slope) / self.error
+        below, above = stdtr(self.degrees, edges)
+        return float(above - below)
 
     def __call__(self, width: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """Return the line's RD at the given widths (any shape, positive)."""
@@ -102,16 +131,35 @@ def fit_slope(
     intercept = float(y.mean() - slope * x.mean())
     counts = np.bincount(group)
     interval: tuple[float, float] | None = None
-    method = "none"
+    method, degrees = "none", 0
     if counts.min() >= 2:
         starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
         interval = _bootstrap(y, weights, starts, counts, confidence, resamples)
-        method = "bootstrap"
+        method, degrees = "bootstrap", int(y.size - counts.size)
     elif y.size >= 3:
         residual = y - intercept - slope * x
         interval = _student(slope, residual, centred, confidence)
-        method = "student-t"
-    return SlopeFit(slope, intercept, interval, method, tuple(distinct.tolist()), int(y.size))
+        method, degrees = "student-t", int(y.size - 2)
+    return SlopeFit(
+        slope,
+        intercept,
+        interval,
+        method,
+        tuple(distinct.tolist()),
+        int(y.size),
+        error=float("nan") if interval is None else _scale(interval, degrees, confidence),
+        degrees=degrees,
+        local_slopes=local_slopes(x, y),
+        curvature=curvature_of(x, y, confidence),
+    )
+
+
+def _scale(interval: tuple[float, float], degrees: int, confidence: float) -> float:
+    """Scale of the Student distribution that has this interval."""
+    from scipy.special import stdtrit
+
+    quantile = float(stdtrit(degrees, 0.5 * (1.0 + confidence)))
+    return 0.5 * (interval[1] - interval[0]) / quantile
 
 
 def _bootstrap(

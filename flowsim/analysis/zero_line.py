@@ -24,6 +24,9 @@ class ZeroPoint:
         The other settings, when the runs differ in more than the scaling.
     axes : (str, str)
         What the two exponents are called in this kind of network.
+    band : tuple of two floats, or None
+        Confidence interval of ``gamma``, of the confidence of the slopes' intervals; None where
+        one of the two slopes has none.
     """
 
     gamma: float
@@ -31,6 +34,7 @@ class ZeroPoint:
     layer: str
     other: dict[str, Any] = field(default_factory=dict)
     axes: tuple[str, str] = ("gamma", "gamma_prime")
+    band: tuple[float, float] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON."""
@@ -38,6 +42,7 @@ class ZeroPoint:
             self.axes[0]: self.gamma,
             self.axes[1]: self.gamma_prime,
             "layer": self.layer,
+            "band": None if self.band is None else list(self.band),
         }
         return plain | ({"other": dict(self.other)} if self.other else {})
 
@@ -50,17 +55,33 @@ def zero_crossings(gamma: npt.ArrayLike, slope: npt.ArrayLike) -> list[float]:
     gamma, slope : array_like of shape (points,)
         The curve, in any order; points that are not finite are left out.
     """
+    return sorted({zero for zero, _ in _crossings(gamma, slope, None)})
+
+
+def _crossings(
+    gamma: npt.ArrayLike, slope: npt.ArrayLike, reach: Sequence[float | None] | None
+) -> list[tuple[float, float | None]]:
+    """Return every zero and, if ``reach`` has that of the slopes, half the length of its band."""
     x = np.asarray(gamma, dtype=np.float64).ravel()
     s = np.asarray(slope, dtype=np.float64).ravel()
+    h = np.full(x.shape, np.nan) if reach is None else np.array(reach, dtype=np.float64)
     usable = np.isfinite(x) & np.isfinite(s)
-    x, s = x[usable], s[usable]
+    x, s, h = x[usable], s[usable], h[usable]
     order = np.argsort(x, kind="stable")
-    x, s = x[order], s[order]
-    zeros = x[s == 0.0].tolist() if x.size > 1 else []
-    # Signs instead of the product of neighbours, which could underflow to 0.
-    for k in np.flatnonzero(np.sign(s[:-1]) * np.sign(s[1:]) < 0.0):
-        zeros.append(float(x[k] + (x[k + 1] - x[k]) * (s[k] / (s[k] - s[k + 1]))))
-    return sorted(set(zeros))
+    x, s, h = x[order], s[order], h[order]
+    found = []
+    for k in range(x.size - 1):
+        # Signs instead of the product of neighbours, which could underflow to 0.
+        if np.sign(s[k]) * np.sign(s[k + 1]) < 0.0 or (s[k] == 0.0) != (s[k + 1] == 0.0):
+            share = s[k] / (s[k] - s[k + 1])
+            zero = float(x[k + 1] if s[k + 1] == 0.0 else x[k] + (x[k + 1] - x[k]) * share)
+            # Errors of the two slopes are independent: theirs add in squares.
+            error = np.hypot((1.0 - share) * h[k], share * h[k + 1])
+            half = float(error * (x[k + 1] - x[k]) / abs(s[k + 1] - s[k]))
+            found.append((zero, half if np.isfinite(half) else None))
+        elif s[k] == 0.0:
+            found += [(float(x[k]), None), (float(x[k + 1]), None)]
+    return found
 
 
 def zero_line(
@@ -69,6 +90,7 @@ def zero_line(
     slope: Sequence[float],
     *,
     layer: str = "input",
+    reach: Sequence[float | None] | None = None,
     other: dict[str, Any] | None = None,
     axes: tuple[str, str] = ("gamma", "gamma_prime"),
 ) -> tuple[ZeroPoint, ...]:
@@ -80,6 +102,8 @@ def zero_line(
         Measured points; a gamma_prime with fewer than two gammas gives no zero.
     layer : str
         Name put on the zeros.
+    reach : sequence of float or None, of length points
+        Half the lengths of the slopes' intervals, for the bands.
     other : dict, optional
         Settings shared by these points, put on the zeros.
     axes : (str, str)
@@ -89,8 +113,11 @@ def zero_line(
     points = []
     for value in np.unique(positions):
         row = np.flatnonzero(positions == value).tolist()
-        crossings = zero_crossings([gamma[k] for k in row], [slope[k] for k in row])
-        points += [
-            ZeroPoint(zero, float(value), layer, dict(other or {}), axes) for zero in crossings
-        ]
+        own = None if reach is None else [reach[k] for k in row]
+        crossings = _crossings([gamma[k] for k in row], [slope[k] for k in row], own)
+        for zero in sorted({zero for zero, _ in crossings}):
+            halves = [half for at, half in crossings if at == zero]
+            half = next((half for half in halves if half is not None), None)
+            band = None if half is None else (zero - half, zero + half)
+            points.append(ZeroPoint(zero, float(value), layer, dict(other or {}), axes, band))
     return tuple(points)

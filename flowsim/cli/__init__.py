@@ -1,4 +1,4 @@
-"""The command line: ``flowsim run | sweep | classify | plot | info | repair | export | doctor``.
+"""The command line: ``flowsim run | sweep | classify | compare | converge | plot | info | ...``.
 
 Nothing but click is imported before a command is carried out, so that help is immediate.
 """
@@ -13,8 +13,10 @@ from typing import TextIO
 
 import click
 
+from flowsim.cli import converge as converge  # registers its command
 from flowsim.cli import doctor as doctor  # registers its command
 from flowsim.cli import files as files  # registers its commands
+from flowsim.cli import sweeps as sweeps  # registers its commands
 from flowsim.cli.commands import EXIT_STORAGE, cli
 from flowsim.errors import ConfigError, DataWarning, FlowsimError, StorageError
 

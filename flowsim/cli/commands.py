@@ -15,9 +15,9 @@ EXIT_STORAGE = 74
 EXIT_CONTINUE = 75
 """As in sysexits.h: EX_IOERR, and EX_TEMPFAIL, which batch systems can be told to requeue."""
 
-_OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
-_OUTPUT_FOLDER = click.Path(file_okay=False, path_type=Path)
-_INPUT_FILE = click.Path(path_type=Path)
+OUTPUT_FILE = click.Path(dir_okay=False, path_type=Path)
+OUTPUT_FOLDER = click.Path(file_okay=False, path_type=Path)
+INPUT_FILE = click.Path(path_type=Path)
 
 
 @contextmanager
@@ -47,12 +47,13 @@ def making_sense_of(path: Path) -> Iterator[None]:
         ) from error
 
 
-class _Group(click.Group):
+class Group(click.Group):
     """A group that guesses which command was meant."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command of a name, or say which is close to it."""
         name = args[0]
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             close = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
@@ -74,7 +75,7 @@ def _version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(
-    cls=_Group,
+    cls=Group,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option(
@@ -85,21 +86,21 @@ def cli() -> None:
     """Integrate the gradient flow of wide neural networks and read off their regimes."""
 
 
-_set_option = click.option(
+set_option = click.option(
     "--set", "overrides", metavar="KEY=VALUE", multiple=True,
     help="Change one setting, such as scaling.gamma=1.2; may be given several times.",
 )  # fmt: skip
-_overwrite_option = click.option(
+overwrite_option = click.option(
     "--overwrite", is_flag=True, help="Replace what the output holds already."
 )
-_quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
+quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 
 
 @cli.command()
-@click.argument("experiment", type=_INPUT_FILE)
-@click.option("--output", "-o", type=_OUTPUT_FILE, required=True, help="File to write, run.h5.")
-@_set_option
-@_overwrite_option
+@click.argument("experiment", type=INPUT_FILE)
+@click.option("--output", "-o", type=OUTPUT_FILE, required=True, help="File to write, run.h5.")
+@set_option
+@overwrite_option
 @click.option(
     "--resume", type=click.Choice(["auto", "never", "must"]), default="auto", show_default=True,
     help="Where the output holds this very run, go on with it; or refuse to; or insist on it.",
@@ -110,7 +111,7 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing 
 )  # fmt: skip
 @click.option("--no-lock", is_flag=True, help="For file systems on which locks do not work.")
 @click.option(
-    "--scratch", metavar="FOLDER", type=_OUTPUT_FOLDER,
+    "--scratch", metavar="FOLDER", type=OUTPUT_FOLDER,
     help="Let the file grow on this local disk, and copy it at each checkpoint.",
 )  # fmt: skip
 @click.option(
@@ -118,7 +119,7 @@ _quiet_option = click.option("--quiet", "-q", is_flag=True, help="Print nothing 
     help="Run again with half the step (or a tenth of rtol) and report what changes.",
 )  # fmt: skip
 @click.option("--threads", type=click.IntRange(min=1), help="Threads; default one a core.")
-@_quiet_option
+@quiet_option
 def run(
     experiment: Path,
     output: Path,
@@ -175,58 +176,7 @@ def run(
 
 
 @cli.command()
-@click.argument("grid", type=_INPUT_FILE)
-@click.option("--output", "-o", type=_OUTPUT_FOLDER, required=True, help="Folder of the sweep.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes; default one a core.")
-@_set_option
-@_overwrite_option
-@_quiet_option
-def sweep(
-    grid: Path,
-    output: Path,
-    workers: int | None,
-    overrides: tuple[str, ...],
-    overwrite: bool,
-    quiet: bool,
-) -> int:
-    """Carry out every experiment of the grid in the file GRID.
-
-    Runs that are finished in the output folder are not carried out again, and one that was stopped
-    goes on where it was: the same command continues a sweep. Exit code 1: some runs failed; 130:
-    stopped by Ctrl-C; 75: by another signal.
-    """
-    from flowsim.sweeps import SweepStopped
-    from flowsim.sweeps import sweep as carry_out_sweep
-
-    try:
-        result = carry_out_sweep(
-            grid,
-            output,
-            workers=workers,
-            overrides=overrides,
-            overwrite=overwrite,
-            progress=not quiet,
-        )
-    except SweepStopped as stopped:
-        click.echo(
-            f"interrupted: finished runs are kept in {output}; "
-            "the same command (without --overwrite) continues",
-            err=True,
-        )
-        return 130 if stopped.signal == "SIGINT" else EXIT_CONTINUE
-
-    from flowsim.cli.report import sweep_summary
-
-    if not quiet:
-        click.echo(sweep_summary(result))
-    for identity, reason in result.failed:
-        point, _, seed = identity.partition("-")
-        click.echo(f"{output}/runs/{point}.h5, seed {seed}: {reason}", err=True)
-    return 1 if result.failed else 0
-
-
-@cli.command()
-@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=_INPUT_FILE)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=INPUT_FILE)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 @click.option("--margin", type=float, default=0.05, show_default=True,
               help="Slopes within this of zero count as zero.")  # fmt: skip
@@ -250,20 +200,53 @@ def classify(paths: tuple[Path, ...], as_json: bool, margin: float, confidence: 
 
 
 @cli.command()
+@click.argument("path", type=INPUT_FILE)
+@click.argument("table", type=INPUT_FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+def compare(path: Path, table: Path, as_json: bool) -> None:
+    """Compare the slopes of the runs in PATH with those in the CSV file TABLE, and with theory.
+
+    The first line of TABLE names its columns: gamma, gamma_prime, slope and, if it is not input,
+    layer. Lines that begin with # do not count.
+    """
+    from flowsim.analysis import classify as classify_runs
+    from flowsim.analysis import compare as compare_slopes
+
+    result = compare_slopes(classify_runs(path), table)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(result.to_dict(), indent=2))
+        return
+    worst = result.largest
+    missing = f", {result.missing} of the table are not in {path}" if result.missing else ""
+    click.echo(f"{len(result.rows)} slopes compared{missing}")
+    click.echo(
+        f"to {table}: largest difference {abs(worst.difference):.4f} (gamma = {worst.gamma:g}, "
+        f"gamma_prime = {worst.gamma_prime:g}: {worst.measured:.3f} measured, "
+        f"{worst.published:.3f} there), RMS {result.rms:.4f}"
+    )
+    click.echo(
+        f"to theory: largest difference {result.largest_to_theory:.4f}, "
+        f"RMS {result.rms_to_theory:.4f}"
+    )
+
+
+@cli.command()
 @click.argument("kind")
-@click.argument("path", type=_INPUT_FILE)
-@click.option("--output", "-o", type=_OUTPUT_FILE, required=True,
+@click.argument("path", type=INPUT_FILE)
+@click.option("--output", "-o", type=OUTPUT_FILE, required=True,
               help="Figure to write; .png, .pdf or .svg.")  # fmt: skip
-@click.option("--data", type=_OUTPUT_FILE, help="CSV file for the plotted numbers.")
+@click.option("--data", type=OUTPUT_FILE, help="CSV file for the plotted numbers.")
 @click.option("--set", "settings", metavar="NAME=VALUE", multiple=True,
               help="An option of the figure, such as layer=output; may be repeated.")  # fmt: skip
-@_quiet_option
+@quiet_option
 def plot(
     kind: str, path: Path, output: Path, data: Path | None, settings: tuple[str, ...], quiet: bool
 ) -> None:
     """Draw a figure from the run or the sweep in PATH.
 
-    KIND is phase, rd, loss, features or function.
+    KIND is phase, rd, loss, features, condensation, cosines, kernel or function.
     """
     from flowsim.plotting import plot as draw
 

@@ -20,7 +20,6 @@ from flowsim.recording.reader import RunFile
 if TYPE_CHECKING:
     from flowsim.analysis import Classification, LayerVerdict
     from flowsim.recording.reader import Ensemble
-    from flowsim.sweeps import SweepResult
 
 _WIDE = 200
 """Columns where there is no terminal: a file or a pipe does not wrap."""
@@ -83,22 +82,13 @@ def _error_estimate(run: RunFile) -> Iterator[str]:
         )
 
 
-def sweep_summary(result: SweepResult) -> str:
-    """Return one line: how many runs were carried out, skipped and lost."""
-    where = "" if result.folder is None else f"{result.folder}: "
-    return (
-        f"{where}{result.n_run} runs carried out, {result.n_skipped} finished before, "
-        f"{len(result.failed)} failed"
-    )
-
-
 def print_classification(result: Classification) -> None:
     """Print one line for each layer of each point, then the zeros of S_w, then what to know."""
     other = sorted({key for point in result.points for key in point.other})
     names = [*dict.fromkeys(point.axes for point in result.points)]
     headings = [" or ".join(_shown_axis(one[axis]) for one in names) for axis in (0, 1)]
     headings += [*other, "widths", "seeds"]
-    headings += ["layer", "S", "interval", "regime", "S predicted", "predicted"]
+    headings += ["layer", "S", "interval", "regime", "confidence", "S predicted", "predicted"]
     table = Table(*headings)
     for point in result.points:
         where = [_number(point.gamma), _number(point.gamma_prime)]
@@ -111,7 +101,10 @@ def print_classification(result: Classification) -> None:
     console = _console()
     console.print(table)
     for zero in result.zero_line:
-        console.print(_mapping_line("S of the input weights is zero at", zero.to_dict()))
+        at = zero.to_dict()
+        if zero.band is not None:
+            at["band"] = "{} .. {}".format(*map(_number, zero.band))
+        console.print(_mapping_line("S of the input weights is zero at", at))
     for note in _notes(result):
         console.print(note, markup=False)
 
@@ -131,6 +124,7 @@ def _verdict(verdict: LayerVerdict) -> list[str]:
         _number(verdict.slope),
         interval,
         f"[{colour}]{verdict.regime}[/{colour}]",
+        _number(verdict.confidence),
         _number(verdict.predicted_slope),
         verdict.predicted_regime,
     ]

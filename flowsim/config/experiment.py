@@ -17,6 +17,7 @@ from flowsim.config.fields import Section
 from flowsim.config.forms import SECTIONS, check_section, keys_of
 from flowsim.config.joint_checks import (
     backend_problems,
+    floor_problems,
     kinks_problems,
     passes_problems,
     scheme_problems,
@@ -336,9 +337,12 @@ def _target_problems(
             f"data.y: has {dataset.n_outputs} columns, but the network has one output; give one "
             'target for every sample, or set network.kind = "deep", which has as many outputs'
         ]
-    if not isinstance(integrate, Integrate) or integrate.loss is None:
+    if not isinstance(integrate, Integrate):
         return []
-    loss, problems = LOSSES[integrate.loss], []
+    problems = floor_problems(dataset, integrate)
+    if integrate.loss is None:
+        return problems
+    loss = LOSSES[integrate.loss]
     for name, y in (("y", dataset.y), ("y_test", dataset.y_test)):
         if y is not None and (problem := loss.problem(y)):
             problems.append(f'data.{name}: {problem} (integrate.loss = "{loss.name}")')

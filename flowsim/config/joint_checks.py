@@ -1,9 +1,12 @@
-"""What the sections must agree on with ``[integrate]``: backend, passes, scheme."""
+"""What the sections must agree on with ``[integrate]``: backend, passes, scheme, targets."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from flowsim.config.scaling_section import DeepNamedScheme
 from flowsim.config.sections import DeepNetworkSection, Integrate, Network
+from flowsim.data import Dataset
 from flowsim.deep_scaling import DEEP_SCHEMES
 from flowsim.kernels import DEEP_PASSES, PASSES
 from flowsim.kernels.activations import ACTIVATIONS
@@ -92,3 +95,22 @@ def scheme_problems(
             f"scaling.first_step = {first:g} long; take a later one"
         )
     return problems
+
+
+def floor_problems(dataset: Dataset, integrate: Integrate) -> list[str]:
+    """Check that rounding lets R come down to ``stop_loss``: e is never less than it, for long.
+
+    Only in float32, and for the square loss: in float64 R falls to 0 or to a steady state, and the
+    other losses fall without bound where outputs grow.
+    """
+    stop, dtype = integrate.stop_loss, integrate.dtype
+    if dtype == "float64" or stop == 0.0 or integrate.loss not in (None, SQUARE):
+        return []
+    # One rounding of outputs as large as the targets.
+    floor = 0.5 * float(np.finfo(dtype).eps) ** 2 * float(np.sum(dataset.y**2)) / dataset.n_samples
+    if stop >= floor:
+        return []
+    return [
+        f"integrate.stop_loss = {stop:g}: with these targets {dtype} leaves R = {floor:.2g} to "
+        f'rounding; set a larger stop_loss, or dtype = "float64"'
+    ]

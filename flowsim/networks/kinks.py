@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from flowsim.kernels.interface import Array, Kinks
+from flowsim.kernels.interface import Array
+from flowsim.kernels.kink_interface import Kinks
 from flowsim.networks.flow import NetworkFlow
 from flowsim.networks.tangent_kernel import TangentKernel
 
 
 class FlowKinks:
-    """`flowsim.kernels.interface.Kinks` whose passes are the flow's.
+    """`flowsim.kernels.kink_interface.Kinks` whose passes are the flow's.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class FlowKinks:
         Returns
         -------
         (k, n) array, (5,) int64 array
-            e at the nodes; counts, see `flowsim.kernels.interface.Kinks`.
+            e at the nodes; counts, see `flowsim.kernels.kink_interface.Kinks`.
         """
         self._flow.n_rhs += 1
         self._flow.n_passes += 1

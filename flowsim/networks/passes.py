@@ -37,6 +37,8 @@ class FlowPasses(Risk):
         See `flowsim.kernels.interface.FlowKernels`.
     """
 
+    has_blocks = False
+    """Whether `neuron_blocks` gives any."""
     kernels: Any
     _order: ClassVar[slice] = slice(None)
     """From the kernels' order of the layers to the flow's."""
@@ -290,6 +292,16 @@ class FlowPasses(Risk):
     def neuron_blocks(self) -> Any:
         """A `flowsim.networks.neuron_blocks.FlowBlocks`; None where no neuron is by itself."""
         return None
+
+    def kinks(self) -> Any:
+        """A `flowsim.networks.kinks.FlowKinks`, of networks whose neurons have kinks of their own.
+
+        Raises
+        ------
+        ValueError
+            If there is no such thing.
+        """
+        raise ValueError("kinks are those of single neurons in two-layer networks only")
 
     def make_kernel(self, grams: np.ndarray) -> TangentKernel:
         """K from the Gram matrices of its layers, in the order of `layers`."""

@@ -208,13 +208,11 @@ class TwoLayerFlow(NetworkFlow):
             passes=passes,
             device=device,
         )
+        self.has_blocks = kernels.has_blocks and worth_it(x.shape[1], network.activation)
 
     def neuron_blocks(self) -> FlowBlocks | None:
-        """Each neuron's own block of the Jacobian, where `worth_it` says so."""
-        if not worth_it(self.field.x.shape[1], self.network.activation):
-            return None
-        blocks = self.kernels.neuron_blocks()
-        return None if blocks is None else FlowBlocks(self, blocks)
+        """Each neuron's own block of the Jacobian, where `has_blocks`."""
+        return FlowBlocks(self, self.kernels.neuron_blocks()) if self.has_blocks else None
 
     def kinks(self) -> FlowKinks:
         """What moves neurons kink by kink, for piecewise linear activations.

@@ -148,6 +148,12 @@ def holder(target: Path) -> str | None:
     return f"process {pid} on {host}"
 
 
+def is_locked(target: Path) -> bool:
+    """Whether a process holds the lock of a run, as far as this machine can see."""
+    path = RunPlaces.of(target).lock
+    return path.is_file() and _held_here(path)
+
+
 def _held_here(path: Path) -> bool:
     if fcntl is None:  # pragma: no cover
         return False

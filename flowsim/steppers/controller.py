@@ -63,7 +63,7 @@ class PIDController:
         # After a rejection the memory describes another step size: do not grow on its word.
         largest = 1.0 if self.after_rejection else self.largest
         self.after_rejection = False
-        return float(np.clip(factor, self.smallest, largest))
+        return min(max(factor, self.smallest), largest)
 
     def memory(self) -> dict[str, Any]:
         """What a controller that continues in the place of this one must be made with."""
@@ -79,7 +79,7 @@ class PIDController:
         if not np.isfinite(error):
             return self.smallest
         factor = self.safety * error ** (-1.0 / self.exponent)
-        return float(np.clip(factor, self.smallest, 0.9))
+        return min(max(factor, self.smallest), 0.9)
 
 
 def first_step(

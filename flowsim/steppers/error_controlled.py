@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from flowsim.kernels.cpu.samples import all_finite, half_mean_square
+from flowsim.kernels.cpu.samples import all_finite, half_mean_square, scaled_norm
 from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
 from flowsim.steppers.controller import PIDController
 
@@ -77,11 +77,8 @@ class ErrorControlled(Stepper):
 
         ``rounding`` is how much of the residual's is none.
         """
-        with np.errstate(divide="ignore", invalid="ignore"):
-            relative = np.where(layers == 0.0, 0.0, layers / (self.rtol * self._sizes))
         scale = self.rtol * self._residual_size + self.atol + rounding
-        own = root_mean_square(residual) / scale if scale > 0.0 else 0.0
-        return float(max(np.max(relative), own))
+        return scaled_norm(layers, self._sizes, self.rtol, residual.reshape(-1), scale)
 
     def attempt(self, flow: Flow, point: Point, limit: float) -> Attempt:
         step = min(self.step, limit)

@@ -40,21 +40,57 @@ class NeuronBlocks(Protocol):
 
     states: float
     """Copies of the state that they take up."""
+    takes_steps: bool
+    """Whether `take` is there: for the square loss, where calling takes longer than passing."""
 
-    def prepare(self, theta: State, gradient: np.ndarray, size: float) -> Kernel:
-        """Factorise A at theta for s = ``size``; return Phi^T A^(-1) M Phi as a kernel. A pass."""
+    def prepare(self, theta: State, gradient: np.ndarray, size: float) -> np.ndarray:
+        """Factorise A at theta for s = ``size``; return Phi^T A^(-1) M Phi (n, n). One pass.
 
-    def solve(self, theta: State, slopes: State, weights: np.ndarray, out: State) -> np.ndarray:
-        """Write w = A^(-1) sum_j weights[j] slopes[j] into a slope; return Phi^T w. One pass.
-
-        ``out`` may be one of the slopes.
+        All that follows is at this theta, which must stay as it is.
         """
 
-    def push(self, theta: State, gradient: np.ndarray, out: State) -> None:
-        """Write -A^(-1) M Phi g/n, g = ``gradient``, into a slope. One pass."""
+    def rate(
+        self, theta: State, at: State, residual: np.ndarray, slopes: State, weights: np.ndarray
+    ) -> np.ndarray:
+        """Write w = A^(-1) (rate at ``at`` + sum_j weights[j] slopes[j]) into the next slope.
 
-    def subtract(self, theta: State, cotangent: np.ndarray, out: State) -> None:
-        """Take A^(-1) M Phi v, v = ``cotangent``, from a slope. One pass."""
+        That is ``slopes[len(weights)]``; ``at`` is the state that `advance` has written last, and
+        ``residual`` e there. Returns Phi^T w (n,). One pass.
+        """
+
+    def advance(
+        self,
+        theta: State,
+        cotangent: np.ndarray,
+        slopes: State,
+        weights: np.ndarray,
+        step: float,
+        out: State,
+        fresh: bool = False,
+    ) -> np.ndarray:
+        """Take A^(-1) M Phi v, v = ``cotangent``, from the last slope that weights are given for.
+
+        With ``fresh`` from 0: that slope, ``slopes[len(weights) - 1]``, is written, not read. Then
+        write theta + step sum_j weights[j] slopes[j] into ``out``; return e (n,) there. One pass.
+        """
+
+    def take(
+        self,
+        theta: State,
+        residual: np.ndarray,
+        slopes: State,
+        rows: np.ndarray,
+        mixing: np.ndarray,
+        size: float,
+        step: float,
+        work: State,
+        out: State,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Take a whole step: see `flowsim.kernels.block_interface.NeuronBlocks.take`.
+
+        Returns e (n,) at ``out`` and the stages' images (s, n). Raises LinAlgError if the n x n
+        system is not positive definite.
+        """
 
 
 class Flow(Protocol):
@@ -72,6 +108,8 @@ class Flow(Protocol):
     """Slopes that `retrace` makes again in less time than it takes to read them."""
     dtype: np.dtype
     """Of the states."""
+    has_blocks: bool
+    """Whether `neuron_blocks` gives any."""
     dense_rates: bool
     """Whether slopes are states, so that a state's place may hold a rate."""
 

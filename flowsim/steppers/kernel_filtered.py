@@ -247,7 +247,7 @@ class KernelFiltered(Stepper):
         return Attempt(step, point=new, interpolate=interpolate)
 
     def _solver_of(self, flow: Flow, point: Point, kernel: Kernel) -> KernelSolver:
-        self._solver = KernelSolver(kernel, flow.n_samples, flow.curvature(point.residual))
+        self._solver = KernelSolver(kernel.matrix, flow.n_samples, flow.curvature(point.residual))
         return self._solver
 
     def _half_way(self, flow: Flow, point: Point, push: np.ndarray, step: float) -> State:

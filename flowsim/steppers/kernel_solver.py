@@ -19,7 +19,7 @@ import numpy as np
 from scipy.linalg import eigh
 from scipy.linalg.lapack import dpotrf, dpotrs
 
-from flowsim.steppers.base import Flow, Kernel, Point
+from flowsim.steppers.base import Flow, Point
 
 _FLATTEST = 1e-12
 """Of the largest bound of a sample's Hessian, what a flatter one counts as."""
@@ -30,7 +30,8 @@ class KernelSolver:
 
     Parameters
     ----------
-    kernel : Kernel
+    kernel : (n o, n o) array
+        K, or what takes its place.
     n_samples : int
         n.
     curvature : (n,) or (n, o) array, optional
@@ -42,9 +43,11 @@ class KernelSolver:
         If K is not finite.
     """
 
-    def __init__(self, kernel: Kernel, n_samples: int, curvature: np.ndarray | None = None) -> None:
+    def __init__(
+        self, kernel: np.ndarray, n_samples: int, curvature: np.ndarray | None = None
+    ) -> None:
         self.kernel = kernel
-        self._matrix = kernel.matrix / n_samples
+        self._matrix = kernel / n_samples
         self._n_samples = n_samples
         self.curvature: np.ndarray | None = None
         if curvature is not None:
@@ -60,7 +63,7 @@ class KernelSolver:
     @classmethod
     def at(cls, flow: Flow, point: Point) -> KernelSolver:
         """The solver of a point, with its own K: one Gram build."""
-        kernel = flow.tangent_kernel(point.theta)
+        kernel = flow.tangent_kernel(point.theta).matrix
         return cls(kernel, flow.n_samples, flow.curvature(point.residual))
 
     @property
@@ -134,7 +137,7 @@ class KernelSolver:
 
         Shaped like f.
         """
-        found = self.kernel.matrix @ push.reshape(-1) * (-time / self._n_samples)
+        found = self.kernel @ push.reshape(-1) * (-time / self._n_samples)
         return np.asarray(found).reshape(push.shape)
 
     def _decomposed(self) -> tuple[np.ndarray, np.ndarray]:

@@ -43,7 +43,7 @@ from flowsim.steppers.collocation import LinearWindow, RadauIIA
 from flowsim.steppers.error_controlled import root_mean_square
 
 CROSSED, PINNED, RELEASED, MOST, FAILED = range(5)
-"""Counts of a window, see `flowsim.kernels.interface.Kinks`."""
+"""Counts of a window, see `flowsim.kernels.kink_interface.Kinks`."""
 
 
 class Kinks(Stepper):

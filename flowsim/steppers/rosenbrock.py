@@ -65,13 +65,12 @@ class RosenbrockW(ErrorControlled):
 
     def _take(self, flow: Flow, point: Point, step: float) -> np.ndarray:
         try:
-            self._stages.take(point, step, self._work)
+            return self._stages.take(point, step, self._work, self._new)
         except np.linalg.LinAlgError:
             return np.full_like(point.residual, np.nan)
-        return self._stages.combined(point, self.tableau.b, step, self._new)
 
     def _error(self, flow: Flow, point: Point, residual: np.ndarray, step: float) -> float:
-        return self._scaled_norm(*self._stages.change(point, self.tableau.error_weights, step))
+        return self._scaled_norm(*self._stages.error(point, step))
 
     def _prepare_dense(self, flow: Flow, point: Point, new: Point, step: float) -> None:
         """Nothing: the stages are all it needs."""

@@ -34,8 +34,10 @@ class Stages(ABC):
         self.slopes = flow.empty(tableau.stages)
 
     @abstractmethod
-    def take(self, point: Point, step: float, work: State) -> None:
-        """Compute the stages of a step; their states come and go in ``work``.
+    def take(self, point: Point, step: float, work: State, new: State) -> np.ndarray:
+        """Take a step into ``new``; the states of its stages come and go in ``work``.
+
+        Returns e at the new state.
 
         Raises
         ------
@@ -48,10 +50,8 @@ class Stages(ABC):
         """Write u + step sum_i weights[i] k_i into ``out``; return e there. One pass."""
 
     @abstractmethod
-    def change(
-        self, point: Point, weights: np.ndarray, step: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Norms of the layers of step sum_i weights[i] k_i, and its effect Phi^T on e."""
+    def error(self, point: Point, step: float) -> tuple[np.ndarray, np.ndarray]:
+        """Norms of the layers of the step's estimated error, and its effect Phi^T on e."""
 
 
 class GaussNewtonStages(Stages):
@@ -78,7 +78,7 @@ class GaussNewtonStages(Stages):
         self._left: Point | None = None
         self._ratios = [row[:i] / tableau.gamma for i, row in enumerate(tableau.gammas)]
 
-    def take(self, point: Point, step: float, work: State) -> None:
+    def take(self, point: Point, step: float, work: State, new: State) -> np.ndarray:
         tableau, flow = self.tableau, self.flow
         size = step * tableau.gamma
         if self._left is not point:  # else a shorter try from there
@@ -100,6 +100,7 @@ class GaussNewtonStages(Stages):
             y = self._solver.solve(image + known)
             self._images[i] = y - known
             self._filtered[i] = size / flow.n_samples * self._solver.times_hessian(y)
+        return self.combined(point, tableau.b, step, new)
 
     def combined(self, point: Point, weights: np.ndarray, step: float, out: State) -> np.ndarray:
         others = np.append(weights[1:], 1.0)
@@ -111,9 +112,8 @@ class GaussNewtonStages(Stages):
         filtered = _summed(weights, self._filtered[: len(weights)])
         return np.asarray(weights[0] * self._gradient + self.flow.n_samples * filtered)
 
-    def change(
-        self, point: Point, weights: np.ndarray, step: float
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def error(self, point: Point, step: float) -> tuple[np.ndarray, np.ndarray]:
+        weights = self.tableau.error_weights
         cotangent = self._push(weights) * (-1.0 / self.flow.n_samples)
         self.flow.vjp(point.theta, cotangent, self.slopes[self.tableau.stages - 1])
         layers = self.flow.combination_norms(self.slopes, np.append(weights[1:], 1.0), step)
@@ -132,8 +132,9 @@ class NeuronBlockStages(Stages):
         (I + (h gamma/n) Phi^T A^(-1) M Phi H) y_i = Phi^T w_i,    Phi^T u_i = y_i.
 
     The u_i are kept (Hairer & Wanner II, IV.7): k = R^(-1) u, R unit lower triangular, and
-    sum_(j<i) r_ij k_j = sum_(j<i) (I - R^(-1))_ij u_j. As f_1 = -M Phi g/n the first stage is one
-    pass; the others are four each, and the new state and the blocks with their Gram matrix one.
+    sum_(j<i) r_ij k_j = sum_(j<i) (I - R^(-1))_ij u_j. A stage is two passes: one makes w_i, the
+    other u_i of it and the state that follows, the next stage's or the new one. As
+    f_1 = -M Phi g/n the first stage has no w. The blocks with their Gram matrix are one pass.
     """
 
     def __init__(self, tableau: RosenbrockTableau, flow: Flow, blocks: NeuronBlocks) -> None:
@@ -141,29 +142,33 @@ class NeuronBlockStages(Stages):
         self._blocks = blocks
         # From weights of the k_i to those of the u_i.
         self._inverse = np.linalg.inv(tableau.gammas / tableau.gamma)
-        mixing = np.eye(tableau.stages) - self._inverse
-        self._mixing = [np.append(row[:i], 1.0) for i, row in enumerate(mixing)]
-        self._rows = [self._of(row[:i]) for i, row in enumerate(tableau.a)]
+        self._mixing = np.eye(tableau.stages) - self._inverse
+        self._rows = np.vstack([tableau.a[1:], tableau.b]) @ self._inverse
+        self._error = self._of(tableau.error_weights)
 
-    def take(self, point: Point, step: float, work: State) -> None:
-        tableau, flow, blocks, theta = self.tableau, self.flow, self._blocks, point.theta
-        size, n = step * tableau.gamma, flow.n_samples
-        gradient = flow.gradient(point.residual)
-        kernel = blocks.prepare(theta, gradient, size)
-        solver = KernelSolver(kernel, n, flow.curvature(point.residual))
+    def take(self, point: Point, step: float, work: State, new: State) -> np.ndarray:
+        blocks, theta, slopes = self._blocks, point.theta, self.slopes
+        size, n = step * self.tableau.gamma, self.flow.n_samples
+        rows, mixing, residual = self._rows, self._mixing, point.residual
+        if blocks.takes_steps:  # all of the following at once
+            residual, self._images = blocks.take(
+                theta, residual, slopes, rows, mixing, size, step, work, new
+            )
+            return residual
+        gradient, curvature = self.flow.gradient(residual), self.flow.curvature(residual)
+        solver = KernelSolver(blocks.prepare(theta, gradient, size), n, curvature)
         solver.factorise(size)
-        self._images = np.empty((tableau.stages, *point.residual.shape))  # Phi^T u_i
-        for i in range(tableau.stages):
-            own = self.slopes[i]
+        self._images = np.empty((len(rows), *residual.shape))  # Phi^T u_i
+        for i, row in enumerate(rows):
             if i == 0:
-                y = solver.solve(solver.change(gradient, 1.0))
-                blocks.push(theta, gradient + size * solver.times_hessian(y), own)
+                image = solver.change(gradient, 1.0)
             else:
-                residual = flow.combine(theta, self.slopes, self._rows[i], step, work)
-                flow.rate(work, residual, own)
-                y = solver.solve(blocks.solve(theta, self.slopes, self._mixing[i], own))
-                blocks.subtract(theta, size / n * solver.times_hessian(y), own)
-            self._images[i] = y
+                image = blocks.rate(theta, work, residual, slopes, mixing[i, :i])
+            self._images[i] = y = solver.solve(image)
+            push = size / n * solver.times_hessian(y) + (gradient / n if i == 0 else 0.0)
+            at = new if i == len(rows) - 1 else work
+            residual = blocks.advance(theta, push, slopes, row[: i + 1], step, at, fresh=i == 0)
+        return residual
 
     def combined(self, point: Point, weights: np.ndarray, step: float, out: State) -> np.ndarray:
         return self.flow.combine(point.theta, self.slopes, self._of(weights), step, out)
@@ -173,12 +178,9 @@ class NeuronBlockStages(Stages):
         k = len(weights)
         return weights @ self._inverse[:k, :k]
 
-    def change(
-        self, point: Point, weights: np.ndarray, step: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        own = self._of(weights)
-        layers = self.flow.combination_norms(self.slopes, own, step)
-        return layers, step * _summed(own, self._images)
+    def error(self, point: Point, step: float) -> tuple[np.ndarray, np.ndarray]:
+        layers = self.flow.combination_norms(self.slopes, self._error, step)
+        return layers, step * _summed(self._error, self._images)
 
 
 def _summed(weights: np.ndarray, images: np.ndarray) -> np.ndarray:

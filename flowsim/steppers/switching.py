@@ -32,8 +32,9 @@ from flowsim.steppers.tableaux.rkc2 import stages_for
 PAIR, STABILISED, IMPLICIT, EXPONENTIAL = range(4)
 """Places of the methods."""
 
-PASSES = 15
-"""Of a linearly implicit step of order 3."""
+PASSES, PASSES_BY_BLOCKS = 15, 7
+"""Of a linearly implicit step of order 3 besides K, as the others have to be worth more than it:
+with neurons' blocks what it takes; without, 11 for steps that are shorter. Both are as measured."""
 
 _SEEN = ("matrix", "loss")
 """What is kept of a look, to compare the next one with."""
@@ -216,7 +217,7 @@ class Switching(Stepper):
             if self._streak < self._patience:
                 return PAIR
             return STABILISED if flow.dense_rates else IMPLICIT
-        if not self._worth_it(point, reach, self._place):
+        if not self._worth_it(flow, point, reach, self._place):
             self._patience = min(2 * self._patience, self.MOST_PATIENCE)
             return PAIR
         return self._cheaper(flow, point, reach * self._interval, self._place)
@@ -227,22 +228,25 @@ class Switching(Stepper):
             return EXPONENTIAL
         self._caution = min(2 * self._caution, self.MOST_PATIENCE)
         place = STABILISED if flow.dense_rates else IMPLICIT
-        if not self._worth_it(point, reach, place):
+        if not self._worth_it(flow, point, reach, place):
             return PAIR
         return self._cheaper(flow, point, reach * self._interval, IMPLICIT)
 
-    def _passes(self, point: Point, place: int, extent: float) -> float:
+    def _passes(self, flow: Flow, point: Point, place: int, extent: float) -> float:
         """Passes of a step of so many h lambda_max by a stiff method."""
         if place == STABILISED:
             return 1.0 + stages_for(Stabilised.SAFETY * extent)
-        return PASSES + passes_for_kernel(point.residual.size)
+        own = PASSES_BY_BLOCKS if flow.has_blocks else PASSES
+        return own + passes_for_kernel(point.residual.size)
 
-    def _worth_it(self, point: Point, reach: float, place: int) -> bool:
+    def _worth_it(self, flow: Flow, point: Point, reach: float, place: int) -> bool:
         """Whether a stiff method's step costs less than the pair's over the same time.
 
         The pair's are as long as is stable.
         """
-        return self._passes(point, place, reach * self._interval) < self._passes_a_step * reach
+        return (
+            self._passes(flow, point, place, reach * self._interval) < self._passes_a_step * reach
+        )
 
     def _cheaper(self, flow: Flow, point: Point, extent: float, place: int) -> int:
         """Which of the stiff methods takes a step of so many h lambda_max in fewer passes.
@@ -251,7 +255,7 @@ class Switching(Stepper):
         """
         if not flow.dense_rates:
             return IMPLICIT
-        costs = {one: self._passes(point, one, extent) for one in (STABILISED, IMPLICIT)}
+        costs = {one: self._passes(flow, point, one, extent) for one in (STABILISED, IMPLICIT)}
         costs[IMPLICIT] /= self._longer
         other = STABILISED + IMPLICIT - place
         return other if self.GAIN * costs[other] < costs[place] else place

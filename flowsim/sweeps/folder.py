@@ -1,4 +1,4 @@
-"""The folder of a sweep: ``grid.toml``, and in ``runs/`` one ensemble a grid point."""
+"""The folder of a sweep: ``grid.toml``, ``times.csv``, in ``runs/`` one ensemble a grid point."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,20 @@ import tomli_w
 
 from flowsim.config.experiment import NOT_HASHED
 from flowsim.errors import ConfigError, FileFormatError, FlowsimError
+from flowsim.sweeps.claims import SUFFIX as CLAIM
+from flowsim.sweeps.claims import living_claims
 from flowsim.sweeps.grid import SEED, Member, expand, flatten
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # pragma: no cover - Windows has no flock
+    fcntl = None
 
 _POINT_NAME = re.compile(r"[0-9a-f]{16}\.h5")
 _OUR_NAME = re.compile(
     r"[0-9a-f]{16}(-\d+)?\.h5(\.part|\.checkpoint(\.previous)?|\.lock)?(\.damaged\d*)?~*"
+    r"|[0-9a-f]{16}(-\d+\.failed|\.claim(\.[0-9a-z]+~)?)"
 )
 
 _PATIENCE = 2.0
@@ -36,6 +45,8 @@ class SweepFolder:
 
     Notes
     -----
+    Several sweeps may share it, on all machines that see it: ``runs/<point>.claim`` says who is at
+    a point (see `flowsim.sweeps.claims`), ``runs/<point>-<seed>.failed`` that a run was given up.
     ``runs/<point>.h5`` has all finished runs of a grid point. A run that takes long, or that was
     stopped, has files of its own, ``runs/<point>-<seed>.h5`` and those beside it (see
     `flowsim.recording.places`), until it is finished.
@@ -45,6 +56,7 @@ class SweepFolder:
         self.path = Path(path)
         self.runs = self.path / "runs"
         self.grid_file = self.path / "grid.toml"
+        self.times_file = self.path / "times.csv"
 
     def point_file(self, point: str) -> Path:
         """Return the path of the file of a grid point."""
@@ -76,7 +88,7 @@ class SweepFolder:
         try:
             stored = tomllib.loads(self.grid_file.read_text(encoding="utf-8"))
             grid = stored.pop("grid", {})
-            before = expand(stored, grid, n_samples=1, activations=activations)
+            before = expand(stored, grid, sizes=(1, 1), activations=activations)
         except (ConfigError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(
                 f"{self.grid_file}: not a grid that this version of flowsim understands "
@@ -107,19 +119,51 @@ class SweepFolder:
                 "--overwrite to delete them"
             )
 
-    def prepare(self, base: Mapping[str, Any], grid: Mapping[str, Any], overwrite: bool) -> None:
-        """Write ``grid.toml`` and remove what killed sweeps have left; with the lock held."""
+    @contextlib.contextmanager
+    def opened(
+        self, base: Mapping[str, Any], grid: Mapping[str, Any], overwrite: bool
+    ) -> Iterator[None]:
+        """Make the folder ready, and keep it from being overwritten while this sweep works there.
+
+        Who comes first tidies up what killed sweeps have left; others join. The lock belongs to
+        the process: it is gone when the process is, however it ended.
+
+        Raises
+        ------
+        FlowsimError
+            If it is to be overwritten and another sweep works there.
+        """
         with self._io_errors():
-            self.runs.mkdir(exist_ok=True)
-            self._wait_for_orphans()
-            for file in list(self.runs.iterdir()):
-                leftover = overwrite or file.name.endswith("~")
-                if leftover and _OUR_NAME.fullmatch(file.name):
-                    file.unlink(missing_ok=True)
-            text = tomli_w.dumps({**base, "grid": dict(grid)})
-            part = self.grid_file.with_name("grid.toml.part")
-            part.write_text(text, encoding="utf-8")
-            part.replace(self.grid_file)
+            self.runs.mkdir(parents=True, exist_ok=True)
+        with _locked(self.path) as lock:
+            alone = lock.is_exclusive and not living_claims(self.runs)
+            if overwrite and not alone:
+                raise FlowsimError(
+                    f"{self.path}: another sweep is writing here; wait for it, use another folder, "
+                    "or leave out --overwrite to share the work"
+                )
+            with self._io_errors():
+                if alone:
+                    self._tidy_up(overwrite)
+                self._write_grid(tomli_w.dumps({**base, "grid": dict(grid)}))
+            lock.share()
+            yield
+
+    def _tidy_up(self, overwrite: bool) -> None:
+        self._wait_for_orphans()
+        for file in list(self.runs.iterdir()):
+            leftover = overwrite or file.name.endswith(("~", CLAIM))
+            if leftover and _OUR_NAME.fullmatch(file.name):
+                file.unlink(missing_ok=True)
+        if overwrite:
+            self.times_file.unlink(missing_ok=True)
+
+    def _write_grid(self, text: str) -> None:
+        if self.grid_file.exists() and self.grid_file.read_text(encoding="utf-8") == text:
+            return
+        part = self.grid_file.with_name(f"grid.toml.{os.getpid()}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(self.grid_file)
 
     def _wait_for_orphans(self) -> None:
         """Let workers whose sweep was killed notice it, and let go of their runs."""
@@ -138,33 +182,36 @@ class SweepFolder:
         except OSError as error:
             raise ConfigError(f"{self.path}: {error.strerror}; choose another folder") from error
 
-    @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
-        """Make the folder and keep a second sweep out of it while this one works there.
 
-        The lock belongs to the process: it is gone when the process is, however it ended.
-        """
-        with self._io_errors():
-            self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            import fcntl
-        except ImportError:
-            yield
+class _Lock:
+    """The lock of a folder: of one process, or shared by several."""
+
+    def __init__(self, handle: int, flock: Callable[[int, int], None] | None) -> None:
+        self._handle, self._flock = handle, flock
+        self.is_exclusive = True
+        if flock is None:
             return
-        handle = os.open(self.path, os.O_RDONLY)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(handle)
-            raise FlowsimError(
-                f"{self.path}: another sweep is writing here; wait for it or use another folder"
-            ) from None
+            self.is_exclusive = False
+            flock(handle, fcntl.LOCK_SH)  # the first one soon shares it
         except OSError:
-            pass  # a file system without locks: go on as if alone
-        try:
-            yield
-        finally:
-            os.close(handle)
+            self._flock = None  # a file system without locks: go on, claims are there too
+
+    def share(self) -> None:
+        """Let others in."""
+        if self._flock is not None:
+            self._flock(self._handle, fcntl.LOCK_SH)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[_Lock]:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield _Lock(handle, None if fcntl is None else fcntl.flock)
+    finally:
+        os.close(handle)
 
 
 def _check_writable(path: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from flowsim.config import Experiment, load_experiment
 from flowsim.config.problems import show, show_key
 from flowsim.errors import ConfigError
+from flowsim.sweeps.costs import seconds_of
 
 SEED = "network.seed"
 MAX_RUNS = 10**7
@@ -33,7 +34,7 @@ class Member:
     values : dict
         The grid's dotted keys and their values for this run, ``network.seed`` among them.
     cost : float
-        Width times number of samples, the work of one pass.
+        Seconds of one core, see `flowsim.sweeps.costs`.
     """
 
     point: str
@@ -76,7 +77,7 @@ class Unit:
 def expand(
     base: Mapping[str, Any],
     grid: Mapping[str, Any],
-    n_samples: int | None = None,
+    sizes: tuple[int, int] | None = None,
     activations: Sequence[str] = (),
 ) -> list[Member]:
     """Return every run of a grid, first key slowest and seeds fastest.
@@ -88,8 +89,8 @@ def expand(
     grid : dict
         Lists of values by dotted key, and ``seeds``: a number k for the base's seed, seed + 1, ...,
         seed + k - 1, or a list of seeds.
-    n_samples : int, optional
-        Number of samples, when the data do not come from ``base``.
+    sizes : (int, int), optional
+        n and d, when the data do not come from ``base``.
     activations : sequence of str
         Names of the user's own activations.
 
@@ -101,18 +102,18 @@ def expand(
     axes = _axes(base, grid, activations)
     problems: dict[str, None] = {}
     members: dict[str, Member] = {}
-    counts: dict[str, int] = {}
+    made: dict[str, tuple[int, int]] = {}
     here, point = "", ""
     for combination in itertools.product(*axes.values()):
         values = dict(zip(axes, combination, strict=True))
         try:
             experiment = load_experiment(base, values, activations)
-            samples = _count_samples(experiment, counts) if n_samples is None else n_samples
+            n, d = _sizes(experiment, made) if sizes is None else sizes
         except ConfigError as error:
             problems.update(dict.fromkeys(error.problems))
             continue
         identity = experiment.hash()
-        cost = float(experiment.network.width) * samples
+        cost = seconds_of(experiment, n, d)
         shared = repr([item for item in values.items() if item[0] != SEED])
         if shared != here:
             here, point = shared, _without_seed(experiment).hash()[:_ID_LENGTH]
@@ -166,7 +167,7 @@ def _axes(
         problems.append("grid: missing or empty; add [grid] with seeds = 1 or lists of values")
         problems += _problems_of(base, activations)
     for key, values in grid.items():
-        if key == "seeds":
+        if key in ("seeds", "refine"):
             continue
         if isinstance(values, str) or not isinstance(values, Sequence):
             shown = show(values)
@@ -231,9 +232,10 @@ def _seeds(base: Mapping[str, Any], grid: Mapping[str, Any]) -> dict[str, list[i
     )
 
 
-def _count_samples(experiment: Experiment, counts: dict[str, int]) -> int:
-    """Make the data of an experiment, once for each data section, and return n."""
+def _sizes(experiment: Experiment, made: dict[str, tuple[int, int]]) -> tuple[int, int]:
+    """Make the data of an experiment, once for each data section, and return n and d."""
     key = experiment.data.model_dump_json()
-    if key not in counts:
-        counts[key] = len(experiment.make_dataset().x)
-    return counts[key]
+    if key not in made:
+        n, d = experiment.make_dataset().x.shape
+        made[key] = n, d
+    return made[key]

@@ -1,4 +1,4 @@
-"""Carry out units of work one by one, or in a pool of processes that outlives its workers.
+"""Carry out units of work one by one, or by an engine that outlives its workers.
 
 The pool holds no more units than it has workers, so that a dead worker (killed, out of memory)
 costs only what was running. Such units are tried again; from their second death on each runs
@@ -7,53 +7,69 @@ alone, so that one which kills its worker every time takes no other unit down wi
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import threading
 import time
-import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
-from typing import TYPE_CHECKING, Generic, TypeVar
+from enum import Enum
+from typing import Generic, Protocol, TypeVar
 
 from flowsim.errors import FlowsimError
-
-if TYPE_CHECKING:
-    from loky import ProcessPoolExecutor
+from flowsim.sweeps.processes import MAX_DEATHS, Processes
 
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")
 
-MAX_DEATHS = 3
-"""A unit of work whose worker has died this often is given up."""
-
-STOP_SIGNALS = tuple(
-    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
-)
-"""Signals that workers ignore while they have no work; work listens to them itself."""
-
-_STOPPED = f"its worker process was asked to stop {MAX_DEATHS} times; nothing else is wrong with it"
+STOPPED = f"its worker process was asked to stop {MAX_DEATHS} times; nothing else is wrong with it"
 _POLL_SECONDS = 0.2
+_ASK_AGAIN_SECONDS = 1.0
 _LAST_WORDS_SECONDS = 10.0
 """Within which a worker that is asked to stop saves its work; after that it is killed."""
 
-_TRACKER_FILTER = "ignore:resource_tracker:UserWarning"
-_ONE_THREAD = {
-    name: "1"
-    for name in (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "BLIS_NUM_THREADS",
-        "NUMEXPR_NUM_THREADS",
-        "VECLIB_MAXIMUM_THREADS",
-        "NUMBA_NUM_THREADS",
-    )
-}
+
+class Later(Enum):
+    """The answer to a unit that has to wait, because somebody else is at it."""
+
+    LATER = "later"
+
+
+LATER = Later.LATER
+
+
+class Engine(Protocol):
+    """Who carries out units of work; a context manager.
+
+    Attributes
+    ----------
+    size : int
+        Units that it is given at a time.
+    death : exceptions
+        What stands for the death of a worker.
+    deaths_to_give_up : int
+        A unit that has met so many is given up.
+    one_death_is_all : bool
+        Whether one of them ends everything that is running.
+    """
+
+    size: int
+    death: tuple[type[BaseException], ...]
+    deaths_to_give_up: int
+    one_death_is_all: bool
+
+    def __enter__(self) -> Engine: ...
+    def __exit__(self, *_: object) -> None: ...
+    def submit(self, call: Callable[[Work], Answer], work: Work) -> Future[Answer]:
+        """Hand one unit over."""
+
+    def ask_to_stop(self) -> None:
+        """Let what is running come to a stop where it can be continued."""
+
+    def restart(self) -> None:
+        """Get rid of all workers; the next unit finds new ones."""
+
+    def obituary(self, error: BaseException) -> str:
+        """Say why a unit was given up."""
 
 
 @dataclass
@@ -72,6 +88,8 @@ def carry_out(
     on_answer: Callable[[Work, Answer], Work | None],
     on_death: Callable[[Work, str], None],
     stop: Callable[[], bool] = lambda: False,
+    admit: Callable[[Work], Work | Later | None] = lambda unit: unit,
+    engine: Engine | None = None,
 ) -> None:
     """Call ``call(unit)`` for every unit, in this process or in ``workers`` others.
 
@@ -92,23 +110,25 @@ def carry_out(
     stop : callable
         Asked several times a second, between units at the least. Once it returns True the workers
         are asked to stop, what they answer is taken, and nothing more is done.
+    admit : callable
+        Asked before a unit is started: what is to be done of it, None if nothing is, `LATER` if
+        somebody else is at it; then it is asked again after the others, and every now and then.
+    engine : Engine, optional
+        Who carries the work out in place of ``workers`` processes on this machine.
 
     Raises
     ------
     FlowsimError
         If ``call`` cannot be sent to another process.
     """
-    if workers <= 1:
-        for unit in units:
-            if stop():
-                return
-            on_answer(unit, call(unit))
+    if engine is None and workers <= 1:
+        _one_by_one(units, call, on_answer, stop, admit)
         return
     from loky.process_executor import PicklingError
 
     try:
-        with _Workers(workers) as pool:
-            _feed(pool, units, call, on_answer, on_death, stop)
+        with engine or Processes(workers) as pool:
+            _feed(pool, _Queue(units, admit), call, on_answer, on_death, stop)
     except PicklingError as error:
         raise FlowsimError(
             f"workers = {workers}: what was passed to sweep() cannot be sent to other processes "
@@ -116,56 +136,117 @@ def carry_out(
         ) from error
 
 
-def _feed(
-    pool: _Workers,
+class _Queue(Generic[Work]):
+    """Units that wait to be started, first those that nobody else is at."""
+
+    def __init__(self, units: Sequence[Work], admit: Callable[[Work], Work | Later | None]) -> None:
+        self._fresh = deque(_Attempt(unit) for unit in units)
+        self._taken: deque[_Attempt[Work]] = deque()
+        self._admit = admit
+        self._asked_at = time.monotonic()
+
+    def __bool__(self) -> bool:
+        return bool(self._fresh or self._taken)
+
+    def put_back(self, attempt: _Attempt[Work]) -> None:
+        """Let a unit be the next."""
+        self._fresh.appendleft(attempt)
+
+    def next(self) -> _Attempt[Work] | None:
+        """Return a unit to start; None while there is none."""
+        if self._taken and time.monotonic() - self._asked_at > _ASK_AGAIN_SECONDS:
+            self._asked_at = time.monotonic()
+            self._fresh.extend(self._taken)
+            self._taken.clear()
+        while self._fresh:
+            attempt = self._fresh.popleft()
+            admitted = self._admit(attempt.work)
+            if isinstance(admitted, Later):
+                self._taken.append(attempt)
+            elif admitted is not None:
+                attempt.work = admitted
+                return attempt
+        return None
+
+
+def _one_by_one(
     units: Sequence[Work],
+    call: Callable[[Work], Answer],
+    on_answer: Callable[[Work, Answer], Work | None],
+    stop: Callable[[], bool],
+    admit: Callable[[Work], Work | Later | None],
+) -> None:
+    """Do everything in this process."""
+    queue = _Queue(units, admit)
+    while queue and not stop():
+        attempt = queue.next()
+        if attempt is None:
+            time.sleep(_POLL_SECONDS)
+        else:
+            on_answer(attempt.work, call(attempt.work))
+
+
+def _feed(
+    pool: Engine,
+    fresh: _Queue[Work],
     call: Callable[[Work], Answer],
     on_answer: Callable[[Work, Answer], Work | None],
     on_death: Callable[[Work, str], None],
     stop: Callable[[], bool],
 ) -> None:
     """Keep the pool full until every unit is answered or given up."""
-    fresh = deque(_Attempt(unit) for unit in units)
     alone: deque[_Attempt[Work]] = deque()
     running: dict[Future[Answer], _Attempt[Work]] = {}
     while fresh or alone or running:
         if stop():
             _hear_out(pool, running, on_answer)
             return
-        while fresh and len(running) < pool.size:
-            attempt = fresh.popleft()
+        while len(running) < pool.size and (attempt := fresh.next()) is not None:
             running[pool.submit(call, attempt.work)] = attempt
         if alone and not running:
             attempt = alone.popleft()
             running[pool.submit(call, attempt.work)] = attempt
+        if not running:
+            time.sleep(_POLL_SECONDS)
+            continue
         done, _ = wait(running, _POLL_SECONDS, return_when=FIRST_COMPLETED)
         again: list[_Attempt[Work]] = []
-        broken = any(isinstance(future.exception(), pool.death) for future in done)
-        # One dead worker breaks the whole pool: everything that was running has to run again.
-        for future in list(running) if broken else done:
+        broken = any(isinstance(_error_of(future), pool.death) for future in done)
+        # Where one death breaks the whole pool, everything that was running has to run again.
+        for future in list(running) if broken and pool.one_death_is_all else done:
             attempt = running.pop(future)
-            error = future.exception()
+            error = _error_of(future)
             if broken and error is not None:
-                attempt.obituary = _obituary(error)
+                attempt.obituary = pool.obituary(error)
                 again.append(attempt)
                 continue
             left = on_answer(attempt.work, future.result())
             if left is not None:
-                again.append(_Attempt(left, attempt.deaths, _STOPPED))
+                again.append(_Attempt(left, attempt.deaths, STOPPED))
         if broken:
             pool.restart()
         for attempt in again:
             attempt.deaths += 1
-            if attempt.deaths >= MAX_DEATHS:
+            if attempt.deaths >= pool.deaths_to_give_up:
                 on_death(attempt.work, attempt.obituary)
             elif attempt.deaths > 1:
                 alone.append(attempt)
             else:
-                fresh.appendleft(attempt)
+                fresh.put_back(attempt)
+
+
+def _error_of(future: Future[Answer]) -> BaseException | None:
+    """What went wrong with a unit that is done, or because it never will be."""
+    try:
+        return future.exception()
+    except CancelledError as error:
+        raise FlowsimError(
+            "the workers are gone, and what they were doing; the same command goes on from there"
+        ) from error
 
 
 def _hear_out(
-    pool: _Workers,
+    pool: Engine,
     running: dict[Future[Answer], _Attempt[Work]],
     on_answer: Callable[[Work, Answer], Work | None],
 ) -> None:
@@ -176,110 +257,5 @@ def _hear_out(
         pool.ask_to_stop()  # again and again: one may just have begun
         done, waiting = wait(waiting, _POLL_SECONDS)
         for future in done:
-            if future.exception() is None:
+            if not future.cancelled() and future.exception() is None:
                 on_answer(running[future].work, future.result())
-
-
-def _obituary(error: BaseException) -> str:
-    from loky.process_executor import TerminatedWorkerError
-
-    if isinstance(error, TerminatedWorkerError):
-        return (
-            f"its worker process died {MAX_DEATHS} times (killed, or out of memory); "
-            "fewer workers leave more memory to each"
-        )
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-class _Workers:
-    """A pool of worker processes that starts when needed and can be started again."""
-
-    def __init__(self, size: int) -> None:
-        from concurrent.futures.process import BrokenProcessPool
-
-        from loky.process_executor import ShutdownExecutorError
-
-        self.size = size
-        self.death = (BrokenProcessPool, ShutdownExecutorError)
-        self._executor: ProcessPoolExecutor | None = None
-
-    def __enter__(self) -> _Workers:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.restart()
-
-    def submit(self, call: Callable[[Work], Answer], work: Work) -> Future[Answer]:
-        """Hand one unit to the pool."""
-        with _interrupts_held_back():
-            if self._executor is None:
-                self._executor = self._start()
-            try:
-                return self._executor.submit(call, work)
-            except self.death as error:
-                # A worker died while nothing was running: the next round starts a new pool.
-                future: Future[Answer] = Future()
-                future.set_exception(error)
-                return future
-
-    def ask_to_stop(self) -> None:
-        """Send SIGTERM to the workers: those that have no work ignore it."""
-        processes = getattr(self._executor, "_processes", None) or {}
-        for number in list(processes):
-            with contextlib.suppress(OSError):
-                os.kill(number, signal.SIGTERM)
-
-    def restart(self) -> None:
-        """Stop all workers at once; the next unit starts new ones."""
-        if self._executor is None:
-            return
-        executor, self._executor = self._executor, None
-        # loky looks for the workers' own children with a program that small systems lack; these
-        # workers have none.
-        warnings.filterwarnings("ignore", message="Failed to kill subprocesses")
-        executor.shutdown(wait=True, kill_workers=True)
-
-    def _start(self) -> ProcessPoolExecutor:
-        from loky import ProcessPoolExecutor
-
-        # loky's own tracker cleans up after an interrupt and says so on the terminal; it reads
-        # its warning filters from the environment.
-        filters = os.environ.get("PYTHONWARNINGS", "")
-        if _TRACKER_FILTER not in filters:
-            os.environ["PYTHONWARNINGS"] = f"{filters},{_TRACKER_FILTER}".lstrip(",")
-        return ProcessPoolExecutor(
-            self.size, initializer=_enter_worker, initargs=(os.getpid(),), env=_ONE_THREAD
-        )
-
-
-@contextlib.contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Start processes in which Ctrl-C is blocked from their first instruction on.
-
-    A terminal sends it to the whole group of processes, but only the parent is to act on it; the
-    blocked set is inherited.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    # It lifts the block when it starts, and would do so in the middle of starting the workers.
-    resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _enter_worker(parent: int) -> None:
-    """Prepare a worker: deaf to Ctrl-C, and gone soon after its parent is."""
-    for number in (signal.SIGINT, *STOP_SIGNALS):
-        signal.signal(number, signal.SIG_IGN)
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
-
-
-def _follow(parent: int) -> None:
-    """End this process when its parent has ended, even in the middle of a run."""
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,20 +18,18 @@ from flowsim.errors import FileFormatError, FlowsimError, NewerFormatError, Stor
 from flowsim.recording.contents import RunContents
 from flowsim.recording.ensemble import write_ensemble
 from flowsim.recording.hdf5 import file_image
-from flowsim.recording.lock import RunLock
+from flowsim.recording.lock import is_locked
 from flowsim.recording.places import RunPlaces, put, set_aside
 from flowsim.recording.reader import Ensemble, RunFile, open_runs
+from flowsim.sweeps.claims import Claims
+from flowsim.sweeps.endings import FINISHED, NOTHING, end_of, ends_of, free, is_finished_as
+from flowsim.sweeps.failures import read_failure, read_failures, write_failure
 from flowsim.sweeps.folder import SweepFolder
 from flowsim.sweeps.grid import Member, Unit
+from flowsim.sweeps.pool import LATER, Later
 
 SAVE_SECONDS = 10.0
 """Runs are in memory only for no longer than this."""
-
-FINISHED = ("complete", "failed")
-"""Statuses that the same run would end with again."""
-
-
-_NOTHING = ("", "", "")
 
 
 @dataclass(frozen=True)
@@ -159,9 +156,10 @@ class Store:
     Parameters
     ----------
     folder : SweepFolder
-        Its lock is held.
     members : sequence of Member
         All runs of the grid.
+    claims : Claims
+        Nothing but reading happens at a point that is not claimed.
 
     Attributes
     ----------
@@ -169,53 +167,103 @@ class Store:
         Identity and reason of runs that failed before, or that got lost.
     """
 
-    def __init__(self, folder: SweepFolder, members: Sequence[Member]) -> None:
-        self._folder = folder
+    def __init__(self, folder: SweepFolder, members: Sequence[Member], claims: Claims) -> None:
+        self._folder, self._claims = folder, claims
         self._points: dict[str, _Point] = {}
         self._saved_at = time.monotonic()
         self._own = {path.name.partition(".")[0] for path in folder.runs.glob("*-*.h5*")}
         self.failed: dict[str, str] = {}
+        self._given_up = read_failures(folder.runs)
         for member in members:
             point = self._points.setdefault(member.point, _Point(folder.point_file(member.point)))
             point.members[member.seed] = member
         for point in self._points.values():
             self._look(point)
 
-    def _look(self, point: _Point) -> None:
-        """Find out which runs of a point are finished."""
+    def _look(self, point: _Point, claimed: bool = False) -> None:
+        """Find out which runs of a point are finished, and tidy up if it is claimed."""
         ends: dict[int, tuple[str, str, str]] = {}
+        point.missing.clear()
         if point.path.exists():
             try:
                 with Ensemble(point.path, RunFile) as runs:
-                    ends = _ends(runs)
+                    ends = ends_of(runs)
             except NewerFormatError:
                 raise
             except (FileFormatError, KeyError):
-                set_aside(point.path)
+                if claimed:
+                    set_aside(point.path)
         point.stored = set(ends)
         for seed, member in point.members.items():
-            file = self._folder.member_file(member)
-            here = ends.get(seed, _NOTHING)
-            own = _end_of(file) if member.id in self._own else _NOTHING
-            if _is_finished(here, member):
-                if member.id in self._own:  # the sweep was killed while it tidied up
-                    RunPlaces(file).clear(keep_target=False)
-                    _free(file)
-            elif _is_finished(own, member):
-                here, point.fresh[seed] = own, file
-                _free(file)
+            here = ends.get(seed, NOTHING)
+            if claimed and not is_finished_as(here, member):
+                here = self._take_own(point, member)
+            elif claimed and self._folder.member_file(member).exists():
+                # The sweep was killed while it tidied up.
+                RunPlaces(self._folder.member_file(member)).clear(keep_target=False)
+            if claimed:
+                free(self._folder.member_file(member))
+            elif member.id in self._own:
+                here = NOTHING  # whatever there is besides, it has to be tidied up
+            if is_finished_as(here, member):
+                if here[0] == "failed":
+                    self.failed[member.id] = here[1]
+            elif reason := self._reason_to_give_up(member, claimed):
+                self.failed[member.id] = reason
             else:
                 point.missing.add(seed)
-                continue
-            if here[0] == "failed":
-                self.failed[member.id] = here[1]
+
+    def _reason_to_give_up(self, member: Member, claimed: bool) -> str:
+        """Why a run is not tried again; empty if it is."""
+        if claimed:  # somebody may have met it since
+            return read_failure(self._folder.runs, member.id)
+        return self._given_up.get(member.id, "")
+
+    def _take_own(self, point: _Point, member: Member) -> tuple[str, str, str]:
+        """Take a finished run that has a file of its own."""
+        file = self._folder.member_file(member)
+        if member.id not in self._own and not file.exists():
+            return NOTHING
+        end = end_of(file)
+        if is_finished_as(end, member):
+            point.fresh[member.seed] = file
+        return end
+
+    def admit(self, unit: Unit) -> Unit | Later | None:
+        """Claim the point of a unit; return what is to be done of it.
+
+        Returns
+        -------
+        Unit, None, or LATER
+            None if nothing is missing any more, `LATER` while somebody else is at it.
+        """
+        point = self._points[unit.members[0].point]
+        name = point.path.stem
+        if not self._claims.holds(name):
+            if not self._claims.take(name):
+                return LATER
+            # A killed process's workers outlive it by a moment.
+            if any(is_locked(self._folder.member_file(m)) for m in point.members.values()):
+                self._claims.release(name)
+                return LATER
+            self._look(point, claimed=True)
+            if not point.missing:
+                self._settle(point)
+        members = tuple(member for member in unit.members if member.seed in point.missing)
+        left = Unit(members)
+        return replace(left, whole=self._is_whole(left)) if members else None
+
+    def _settle(self, point: _Point) -> None:
+        """Save a point at which nothing is missing, and let go of it."""
+        self._save(point)
+        self._claims.release(point.path.stem)
 
     def missing(self) -> list[Member]:
         """Return the runs that have to be carried out, in the order of the grid."""
         points = self._points.values()
         return [m for point in points for seed, m in point.members.items() if seed in point.missing]
 
-    def is_whole(self, unit: Unit) -> bool:
+    def _is_whole(self, unit: Unit) -> bool:
         """Whether a unit of work has all there will be in the file of its point."""
         point = self._points[unit.members[0].point]
         return not point.stored and not point.fresh and len(unit.members) == len(point.members)
@@ -238,7 +286,16 @@ class Store:
         elif isinstance(source, RunContents) or (source is not None and status in FINISHED):
             point.fresh[member.seed] = source
         if not point.missing:
-            self._save(point)
+            self._settle(point)
+
+    def give_up(self, member: Member, reason: str) -> None:
+        """Note that a run cannot be carried out, so that nobody tries it again for ever."""
+        write_failure(self._folder.runs, member.id, reason)
+
+    def is_finished(self, member: Member) -> bool:
+        """Whether a run is among those that will not be carried out again."""
+        point = self._points[member.point]
+        return member.seed not in point.missing
 
     def save(self, if_due: bool = False) -> None:
         """Put everything that is finished into the files.
@@ -302,41 +359,3 @@ class Store:
             return Stored(point.path, member.seed, sorted(point.stored).index(member.seed))
         file = self._folder.member_file(member)
         return file if file.exists() else None
-
-
-def _ends(runs: Ensemble[RunFile]) -> dict[int, tuple[str, str, str]]:
-    """Status, reason and hash of runs by seed, without opening them one by one."""
-    columns = (
-        [str(x) for x in runs.table[name]] for name in ("status", "stop_reason", "config_hash")
-    )
-    return dict(zip(runs.seeds, zip(*columns, strict=True), strict=True))
-
-
-def _end(run: RunFile) -> tuple[str, str, str]:
-    """Status, reason and hash of a run."""
-    return run.status, run.stop_reason, str(run.attributes.get("config_hash"))
-
-
-def _end_of(file: Path) -> tuple[str, str, str]:
-    """The same of a run that has a file of its own; nothing if that cannot be read."""
-    try:
-        with RunFile(file) as run:
-            return _end(run)
-    except NewerFormatError:
-        raise
-    except FlowsimError:
-        # Not by our doing; but nobody would be able to go on with it.
-        if file.exists():
-            set_aside(file)
-        RunPlaces(file).clear(keep_target=False)
-        return _NOTHING
-
-
-def _free(file: Path) -> None:
-    """Remove the lock that a killed process has left; nobody will take it again."""
-    with suppress(FlowsimError), RunLock(file):
-        pass
-
-
-def _is_finished(end: tuple[str, str, str], member: Member) -> bool:
-    return end[0] in FINISHED and end[2] == member.hash

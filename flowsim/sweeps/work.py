@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import threading
 import time
 import warnings
 from collections.abc import Iterator
@@ -14,13 +15,15 @@ from typing import Any
 
 from flowsim.config import Experiment
 from flowsim.errors import DataWarning, FlowsimError, StorageError
+from flowsim.kernels.cpu.threads import usable_cores
 from flowsim.recording.contents import RunContents
 from flowsim.recording.hdf5 import file_image
 from flowsim.recording.places import put
 from flowsim.steppers.interruption import Interruption
+from flowsim.sweeps.endings import FINISHED
 from flowsim.sweeps.grid import Member, Unit
-from flowsim.sweeps.pool import STOP_SIGNALS
-from flowsim.sweeps.store import FINISHED, SAVE_SECONDS, Source, Stored, write_point
+from flowsim.sweeps.processes import STOP_SIGNALS
+from flowsim.sweeps.store import SAVE_SECONDS, Source, Stored, write_point
 
 
 @dataclass(frozen=True)
@@ -45,9 +48,17 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a worker reports of a unit: the runs that came to their end before it was stopped."""
+    """What a worker reports of a unit: the runs that came to their end before it was stopped.
+
+    Attributes
+    ----------
+    outcomes : tuple of Outcome
+    seconds : float
+        That they took, times the threads.
+    """
 
     outcomes: tuple[Outcome, ...]
+    seconds: float = 0.0
 
 
 def run_unit(
@@ -72,7 +83,7 @@ def run_unit(
         Who listens for signals; by default, in a worker process, this function.
     """
     outcomes: list[Outcome] = []
-    saved = time.monotonic()
+    began = saved = time.monotonic()
     with warnings.catch_warnings(), _listening(interruption) as heard:
         # The parent has made the same data, and has shown these.
         warnings.simplefilter("ignore", DataWarning)
@@ -88,7 +99,8 @@ def run_unit(
                 saved = time.monotonic()
         if runs is not None and unit.whole and len(outcomes) == len(unit.members):
             outcomes = _save_whole(runs, unit, outcomes)
-    return Answer(tuple(outcomes))
+    used = threads or unit.members[0].experiment.integrate.threads or usable_cores()
+    return Answer(tuple(outcomes), used * (time.monotonic() - began))
 
 
 @contextmanager
@@ -98,6 +110,9 @@ def _listening(interruption: Interruption | None) -> Iterator[Interruption]:
         yield interruption
         return
     interruption = Interruption()
+    if threading.current_thread() is not threading.main_thread():
+        yield interruption  # a worker of Dask's, which is stopped by other means
+        return
     before = {number: signal.signal(number, signal.SIG_DFL) for number in STOP_SIGNALS}
     try:
         with interruption.listening():

@@ -89,15 +89,16 @@ def compile_activation(activation: Activation, dtype: np.dtype) -> CompiledActiv
 
 
 @cache
-def compile_second_derivative(activation: Activation, dtype: np.dtype) -> tuple[int, object]:
-    """Compile ``f(z, dds, n, scale)``: dds = scale sigma''(scale z), the derivative of ds by z.
+def compile_derivatives(activation: Activation, dtype: np.dtype) -> tuple[int, object]:
+    """Compile ``f(z, s, ds, dds, n, scale)``, dds = scale sigma''(scale z), the derivative of ds.
 
-    Apart from the others, which every run needs.
+    s and ds as in `CompiledActivation`, whose functions every run needs, and few runs this one.
 
     Returns
     -------
     int, object
-        Its address, 0 if the activation has none; and what keeps it valid while it lives.
+        Its address, 0 if the activation has no second derivative; and what keeps it valid while it
+        lives.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def compile_second_derivative(activation: Activation, dtype: np.dtype) -> tuple[
     if activation.second_derivative is None:
         return 0, None
     with _explained(activation):
-        function = _compile_second(activation.second_derivative, dtype)
+        function = _compile_derivatives(activation, dtype)
     return function.address, function
 
 
@@ -164,19 +165,28 @@ def _compile(activation: Activation, dtype: np.dtype) -> CompiledActivation:
     return CompiledActivation(value.address, both.address, (value, both))
 
 
-def _compile_second(second_derivative, dtype: np.dtype):
+def _compile_derivatives(activation: Activation, dtype: np.dtype):
     real = numba.from_dtype(dtype)
-    _let_compile(second_derivative)
-    fingerprint = _fingerprint(second_derivative) + elementary.FINGERPRINT
-    pointer = types.CPointer(real)
+    sigma, sigma_prime = activation.value, activation.derivative
+    second_derivative = activation.second_derivative
+    functions = sigma, sigma_prime, second_derivative
+    for function in functions:
+        _let_compile(function)
+    fingerprint = "".join(map(_fingerprint, functions)) + elementary.FINGERPRINT
+    pointer, one = types.CPointer(real), dtype.type(1.0)
+    arguments = pointer, pointer, pointer, pointer, types.intp, real
 
-    @numba.cfunc(types.void(pointer, pointer, types.intp, real), cache=True, error_model="numpy")
-    def second(z, dds, n, scale):
+    @numba.cfunc(types.void(*arguments), cache=True, error_model="numpy")
+    def derivatives(z, s, ds, dds, n, scale):
         fingerprint  # noqa: B018 - into the closure, and so into the cache key
+        inverse = one / scale
         for k in range(n):
-            dds[k] = scale * second_derivative(scale * z[k])
+            x = scale * z[k]  # read once, as above
+            s[k] = sigma(x) * inverse
+            ds[k] = sigma_prime(x)
+            dds[k] = scale * second_derivative(x)
 
-    return second
+    return derivatives
 
 
 def _call_by_address(builder, context, address, arguments, argument_types):
@@ -191,36 +201,36 @@ def _pointer(builder, context, array_type, array):
     return context.make_array(array_type)(context, builder, array).data
 
 
+def _calling(signature):
+    """What an intrinsic returns that calls by address with some arrays, a number, and a scale."""
+
+    def codegen(context, builder, signature, arguments):
+        address, *arrays, n, scale = arguments
+        _, *array_types, n_type, scale_type = signature.args
+        pointers = [
+            _pointer(builder, context, kind, array)
+            for kind, array in zip(array_types, arrays, strict=True)
+        ]
+        kinds = [*(types.CPointer(kind.dtype) for kind in array_types), n_type, scale_type]
+        _call_by_address(builder, context, address, [*pointers, n, scale], kinds)
+        return context.get_dummy_value()
+
+    return signature, codegen
+
+
 @intrinsic
 def call_value(typingctx, address, z, s, n, scale):
     """Call a block function ``f(z, s, n, scale)`` by its address."""
-
-    def codegen(context, builder, signature, arguments):
-        address_, z_, s_, n_, scale_ = arguments
-        _, z_type, s_type, n_type, scale_type = signature.args
-        pointers = [_pointer(builder, context, z_type, z_), _pointer(builder, context, s_type, s_)]
-        kinds = [types.CPointer(z_type.dtype), types.CPointer(s_type.dtype), n_type, scale_type]
-        _call_by_address(builder, context, address_, [*pointers, n_, scale_], kinds)
-        return context.get_dummy_value()
-
-    return types.void(types.intp, z, s, types.intp, z.dtype), codegen
+    return _calling(types.void(types.intp, z, s, types.intp, z.dtype))
 
 
 @intrinsic
 def call_both(typingctx, address, z, s, ds, n, scale):
     """Call a block function ``f(z, s, ds, n, scale)`` by its address."""
+    return _calling(types.void(types.intp, z, s, ds, types.intp, z.dtype))
 
-    def codegen(context, builder, signature, arguments):
-        address_, z_, s_, ds_, n_, scale_ = arguments
-        _, z_type, s_type, ds_type, n_type, scale_type = signature.args
-        pointers = [
-            _pointer(builder, context, z_type, z_),
-            _pointer(builder, context, s_type, s_),
-            _pointer(builder, context, ds_type, ds_),
-        ]
-        kinds = [types.CPointer(kind.dtype) for kind in (z_type, s_type, ds_type)]
-        kinds += [n_type, scale_type]
-        _call_by_address(builder, context, address_, [*pointers, n_, scale_], kinds)
-        return context.get_dummy_value()
 
-    return types.void(types.intp, z, s, ds, types.intp, z.dtype), codegen
+@intrinsic
+def call_derivatives(typingctx, address, z, s, ds, dds, n, scale):
+    """Call a block function ``f(z, s, ds, dds, n, scale)`` by its address."""
+    return _calling(types.void(types.intp, z, s, ds, dds, types.intp, z.dtype))

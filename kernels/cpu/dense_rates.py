@@ -18,8 +18,9 @@ from .streams import fence, streamed
 from .threads import run_blocks
 from .tiles import PANEL_VECTORS, TILE_ROWS, panel_width, store_tile, tile_asking
 
-ROWS = 64
-"""Rows of a matrix in a block. Part of the results: bits of sums of squares depend on it."""
+ROWS = 8 * TILE_ROWS
+"""Rows of a matrix in a block, whole tiles. Part of the results: bits of sums of squares depend on
+it, and on the shape of a tile."""
 
 _LEAST, _MOST = 96, 512
 """Samples for which this is the way: with fewer there is not the time to ask for everything, and
@@ -28,7 +29,7 @@ panels of more do not fit the second level of the cache."""
 _ALONE, _STAGE, _ERROR = range(3)
 """What is made of a rate: nothing else, base + combination, base - combination and its square."""
 
-exact = numba.njit(nogil=True, cache=True, error_model="numpy")
+exact = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ def error_sweep(
     neurons, rows = theta.shape[1], theta.shape[0]
     width = LANE_BYTES // theta.itemsize
     pair = 2 * width
-    n_errors = weights.shape[0]
+    n_errors, zero = weights.shape[0], np.intp(0)
     slope = slopes[abs(turn - (n_slopes - 1))]
     state = np.empty((rows, BLOCK), theta.dtype)
     rest = np.zeros((rows, pair), theta.dtype)
@@ -83,7 +83,7 @@ def error_sweep(
         whole = size - size % pair
         filled = whole if whole == size else whole + pair
         move(
-            start, whole, 0, x, pull, like, factors, theta, theta, slopes, 0, weights[0],
+            start, whole, zero, x, pull, like, factors, theta, theta, slopes, 0, weights[0],
             weights[0], weights[0], slope, slope, slope, state,
             False, True, True, False, False, False, 0, False,
         )  # fmt: skip
@@ -92,7 +92,7 @@ def error_sweep(
             for j in range(n_slopes - 1):
                 copy_columns(slopes[abs(turn - j)], start + whole, rest_slopes[j], 0, size - whole)
             move(
-                0, pair, 0, x, pull, like, factors, rest, rest, rest_slopes, 0, weights[0],
+                zero, pair, zero, x, pull, like, factors, rest, rest, rest_slopes, 0, weights[0],
                 weights[0], weights[0], rest_slopes[n_slopes - 1], rest, rest, state,
                 False, True, True, False, False, False, 0, False,
             )  # fmt: skip
@@ -100,12 +100,12 @@ def error_sweep(
         squares[:] = 0.0
         for e in range(n_errors):
             measure_errors(
-                start, whole, 0, like, theta, slopes, n_slopes, turn, weights[e], state, squares,
+                start, whole, zero, like, theta, slopes, n_slopes, turn, weights[e], state, squares,
                 2 * e,
             )  # fmt: skip
             if whole < size:
                 measure_errors(
-                    0, pair, whole, like, rest, rest_slopes, n_slopes, 0, weights[e], state,
+                    zero, pair, whole, like, rest, rest_slopes, n_slopes, zero, weights[e], state,
                     squares, 2 * e,
                 )  # fmt: skip
             sums[:] = 0.0
@@ -155,7 +155,7 @@ def end_sweep(
     state = np.empty((rows, BLOCK), theta.dtype)
     rest = np.zeros((3, rows, pair), theta.dtype)
     sums = np.empty((partial.shape[1], width), theta.dtype)
-    squares = np.empty((4, width), theta.dtype)
+    squares, zero = np.empty((4, width), theta.dtype), np.intp(0)
     for block in range(first, last):
         start = block * BLOCK
         size = min(BLOCK, neurons - start)
@@ -163,7 +163,7 @@ def end_sweep(
         filled = whole if whole == size else whole + pair
         squares[:] = 0.0
         end_errors(
-            start, whole, 0, x, pull, like, factors, theta, begun, weight, slope, squares, state,
+            start, whole, zero, x, pull, like, factors, theta, begun, weight, slope, squares, state,
             True,
         )  # fmt: skip
         if whole < size:
@@ -171,7 +171,7 @@ def end_sweep(
             copy_columns(theta, column, rest[0], 0, left)
             copy_columns(begun, column, rest[1], 0, left)
             end_errors(
-                0, pair, whole, x, pull, like, factors, rest[0], rest[1], weight, rest[2],
+                zero, pair, whole, x, pull, like, factors, rest[0], rest[1], weight, rest[2],
                 squares, state, False,
             )  # fmt: skip
             copy_columns(rest[2], 0, slope, column, left)

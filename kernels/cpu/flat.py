@@ -23,8 +23,10 @@ PIECE = 1024
 _SPREAD = 2654435761
 """Odd: its multiples differ in all their bits."""
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
-summing = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
+summing = numba.njit(
+    nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True
+)
 
 
 def chunks(length: int) -> int:

@@ -53,12 +53,17 @@ CACHED = 1 << 20
 MANY = 12
 """Samples from which on adding up outputs takes so long that memory should work meanwhile."""
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+# Here and elsewhere: nobody calls these from C, and being called from there would be a tenth of
+# their compilation.
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 _INTERNAL = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 """Of functions that only compiled code calls: being called by Python is half their compilation."""
 
 internal = numba.njit(nogil=True, cache=True, error_model="numpy", **_INTERNAL)
 inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True, **_INTERNAL)
+
+# A number written into a call is to Numba a type of its own, for which it compiles the function
+# called once more: where it is also called with others, the callers write `np.intp(0)`.
 
 
 @inlined
@@ -230,7 +235,10 @@ def gather(sums, into, at):
 
 @internal
 def copy_columns(source, first, target, to, count):
-    """target[:, to : to + count] = source[:, first : first + count]."""
+    """target[:, to : to + count] = source[:, first : first + count].
+
+    Assigning arrays to arrays compiles the text of an error as well, which takes seconds.
+    """
     for row in range(source.shape[0]):
         for k in range(count):
             target[row, to + k] = source[row, first + k]

@@ -24,7 +24,8 @@ class BlockPasses(Passes):
         self._scale = dtype.type(field.activation_scale)
         mobilities = [field.output_mobility] + [field.input_mobility] * self.n_inputs
         self._mobility = -np.array(mobilities, dtype)
-        self._partial = np.empty((self.n_blocks, self.n_samples))
+        # Zeros: a sweep without outputs adds up what is there, and memory may hold anything.
+        self._partial = np.zeros((self.n_blocks, self.n_samples))
         self._nothing = np.empty(0, dtype)
 
     def sweep(

@@ -30,7 +30,7 @@ _CHUNK = 1 << 14
 
 
 class CpuKinks:
-    """`flowsim.kernels.interface.Kinks` in compiled loops, float64.
+    """`flowsim.kernels.kink_interface.Kinks` in compiled loops, float64.
 
     Parameters
     ----------

@@ -31,12 +31,12 @@ def _vectors(context: Any, builder: Any, signature: Any, values: Any) -> list[An
     ]
 
 
-def _operands(a: Any, b: Any) -> tuple[Any, Any] | None:
-    """Types that two operands are taken as; None if neither is a vector."""
+def _operands(a: Any, b: Any) -> tuple[Any, ...]:
+    """Types that two operands are taken as; none if neither is a vector."""
     if not (isinstance(a, Lanes) or isinstance(b, Lanes)):
-        return None
+        return ()
     lanes = a if isinstance(a, Lanes) else b
-    return tuple(kind if isinstance(kind, Lanes) else lanes.real for kind in (a, b))  # type: ignore[return-value]
+    return tuple(kind if isinstance(kind, Lanes) else lanes.real for kind in (a, b))
 
 
 def _offer(symbol: Any, instruction: str) -> None:
@@ -55,7 +55,7 @@ def _offer(symbol: Any, instruction: str) -> None:
 
     @overload(symbol, inline="always")
     def offered(a, b):
-        if _operands(a, b) is None:
+        if not _operands(a, b):
             return None
         return lambda a, b: compute(a, b)
 

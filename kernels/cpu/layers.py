@@ -36,7 +36,7 @@ def block_of(length: int) -> int:
     return -(-length // (-(-length // most) * 8)) * 8
 
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
 class Forward(Protocol):

@@ -48,7 +48,8 @@ class MatrixPasses(Passes):
             np.empty(count, np.uint64),
             np.zeros(count, np.bool_),
         )
-        self._partial = np.empty((self.n_blocks, self.n_samples))
+        # Zeros: a sweep without outputs adds up what is there, and memory may hold anything.
+        self._partial = np.zeros((self.n_blocks, self.n_samples))
         self._nothing = np.empty(0, dtype)
 
     def sweep(

@@ -14,7 +14,7 @@ from .lanes import LANE_BYTES, add_squared_difference, load, total_of_lanes
 from .sweep import BLOCK, _preactivation
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 def squared_norms(first, last, theta, reference, neurons, partial):
     """Each row's sum over neurons of (theta - reference)^2, into partial[block, row].
 
@@ -49,7 +49,7 @@ def squared_norms(first, last, theta, reference, neurons, partial):
             partial[block, row] = total
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 def add_by_layer(partial, layers):
     """Add up the blocks' sums of each row (blocks, 1 + d) into (output, input)."""
     layers[:] = 0.0
@@ -60,7 +60,7 @@ def add_by_layer(partial, layers):
         layers[min(row, 1)] += total
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True)
 def squared_combination(first, last, slopes, weights, n_slopes, partial):
     """Each row's sum over neurons of (sum_j weights[j] slopes[j])^2, into partial[block, row]."""
     _, rows, neurons = slopes.shape
@@ -82,7 +82,7 @@ def squared_combination(first, last, slopes, weights, n_slopes, partial):
             partial[block, row] = total
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True)
 def grams(first, last, group, both, scale, x, theta, partial):
     """Gram matrices of the two layers' derivatives of f / kappa, into partial[block // group].
 
@@ -119,7 +119,7 @@ def grams(first, last, group, both, scale, x, theta, partial):
                     partial[g, 1, i, j] += sum_ds
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True)
 def features(first, last, offset, both, scale, x, theta, values, slopes):
     """Derivatives of f / kappa with respect to a and, without the factor x, to w.
 
@@ -145,7 +145,7 @@ def features(first, last, offset, both, scale, x, theta, values, slopes):
                 row_slopes[k] = output[k] * ds[k]
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 def activity(first, last, x, theta, neurons, partial):
     """Neurons with w_k . x_i > 0 for every sample and for none, into partial[block].
 
@@ -175,7 +175,7 @@ def activity(first, last, x, theta, neurons, partial):
         partial[block, 1] = nowhere
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 def invariant_drift(initial, theta, output_mobility, input_mobility):
     """Largest drift of a neuron's input_mobility a^2 - output_mobility |w|^2, relative to the sum.
 

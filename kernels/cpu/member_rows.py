@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from . import measures, samples
-from .fused import inlined, internal
+from .fused import copy_columns, inlined, internal
 from .member_data import FIXED_COLUMNS, N_PASSES, N_REJECTED, N_RHS, N_ROWS, N_SNAPSHOTS, N_STEPS
 from .member_steps import between, layer_squares
 
@@ -70,7 +70,7 @@ def record(
         if at >= results.snapshots.shape[1]:
             return False
         results.snapshot_times[member, at] = moment
-        results.snapshots[member, at] = theta[:, : results.theta.shape[2]]
+        copy_columns(theta, 0, results.snapshots[member, at], 0, results.theta.shape[2])
         counters[N_SNAPSHOTS] += 1
     return True
 

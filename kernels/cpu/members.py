@@ -15,7 +15,7 @@ import numpy as np
 
 from . import samples
 from .borrowing import borrowed
-from .fused import compiled, inlined, internal
+from .fused import compiled, copy_columns, inlined, internal
 from .member_data import (
     BY_RULE,
     ENDING,
@@ -74,8 +74,9 @@ def finish(
     numbers[TIME], numbers[LAST_STEP] = time, step
     counters[ENDING] = ending
     changes(initial, theta, problem.width, work, results.change[member], np.empty(3))
-    results.residual[member] = residual
-    results.theta[member] = theta[:, : results.theta.shape[2]]
+    for i in range(residual.shape[0]):
+        results.residual[member, i] = residual[i]
+    copy_columns(theta, 0, results.theta[member], 0, results.theta.shape[2])
 
 
 @compiled
@@ -109,8 +110,8 @@ def run_members(first, last, problem, rules, control, schedules, scales, stop, r
         numbers[MARKED_LOSS] = math.nan
         initial, theta, new = work.initial, work.state, work.new
         signs, new_signs = work.signs, work.new_signs
-        initial[:, : results.theta.shape[2]] = results.theta[member]
-        theta[:] = initial
+        copy_columns(results.theta[member], 0, initial, 0, results.theta.shape[2])
+        copy_columns(initial, 0, theta, 0, initial.shape[1])
         residual, new_residual = np.empty(n), np.empty(n)
         end_residual, row_residual = np.empty(n), np.empty(n)
         factors = np.empty(2, theta.dtype)

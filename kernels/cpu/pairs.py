@@ -43,7 +43,7 @@ def grams(first, last, group, x, like, leak, theta, partial):
 def fill_up(x):
     """The samples with zeros after them, to whole groups."""
     points = np.zeros(((x.shape[0] + GROUP - 1) // GROUP * GROUP, x.shape[1]), x.dtype)
-    points[: x.shape[0]] = x
+    copy_columns(x, 0, points, 0, x.shape[1])
     return points
 
 

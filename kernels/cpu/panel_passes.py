@@ -28,7 +28,7 @@ from .panels import (
 from .sweep import move_recurrence, move_registers
 from .tiles import ODD, PANEL_VECTORS, add_wide_product, mix_bits, spread, where_bits
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
 @compiled

@@ -20,7 +20,7 @@ BLOCK = 192
 LINES = PANEL_VECTORS + 1
 """Of the cache that a row of a panel can touch."""
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
 _AT_HAND = 4 << 20

@@ -26,7 +26,7 @@ _FEW = 128
 """Rank up to which an update is made tile by tile in registers: the matrix is read and written
 once, while BLAS writes the change and reads it again."""
 
-exact = numba.njit(nogil=True, cache=True, error_model="numpy")
+exact = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 Term = tuple[float, np.ndarray, np.ndarray]
 

@@ -23,12 +23,13 @@ def register_sweep(
     state = np.empty((rows, BLOCK), theta.dtype)
     rest = np.zeros((4, rows, pair), theta.dtype)
     sums = np.empty((partial.shape[1], width), theta.dtype)
+    zero = np.intp(0)
     for block in range(first, last):
         start = block * BLOCK
         size = min(BLOCK, neurons - start)
         whole = size - size % pair
         move_registers(
-            start, whole, 0, x, pull, like, factors, theta, memory, base, error, stage, fresh,
+            start, whole, zero, x, pull, like, factors, theta, memory, base, error, stage, fresh,
             state,
         )  # fmt: skip
         filled = whole
@@ -40,7 +41,7 @@ def register_sweep(
             copy_columns(base, column, rest[2], 0, left)
             copy_columns(error, column, rest[3], 0, left)
             move_registers(
-                0, pair, whole, x, pull, like, factors, rest[0], rest[1], rest[2], rest[3],
+                zero, pair, whole, x, pull, like, factors, rest[0], rest[1], rest[2], rest[3],
                 stage, fresh, state,
             )  # fmt: skip
             copy_columns(rest[0], 0, theta, column, left)
@@ -88,12 +89,13 @@ def recurrence_sweep(
     state = np.empty((rows, BLOCK), theta.dtype)
     rest = np.zeros((4, rows, pair), theta.dtype)
     sums = np.empty((partial.shape[1], width), theta.dtype)
+    zero = np.intp(0)
     for block in range(first_block, last):
         start = block * BLOCK
         size = min(BLOCK, neurons - start)
         whole = size - size % pair
         move_recurrence(
-            start, whole, 0, x, pull, like, factors, theta, previous, base, first, stage, out,
+            start, whole, zero, x, pull, like, factors, theta, previous, base, first, stage, out,
             state,
         )  # fmt: skip
         filled = whole
@@ -105,7 +107,7 @@ def recurrence_sweep(
             copy_columns(base, column, rest[2], 0, left)
             copy_columns(first, column, rest[3], 0, left)
             move_recurrence(
-                0, pair, whole, x, pull, like, factors, rest[0], rest[1], rest[2], rest[3],
+                zero, pair, whole, x, pull, like, factors, rest[0], rest[1], rest[2], rest[3],
                 stage, rest[0], state,
             )  # fmt: skip
             copy_columns(rest[0], 0, out, column, left)

@@ -11,7 +11,7 @@ import math
 import numba
 import numpy as np
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 _CROSSING_TOLERANCE = 5e-7
 """In log R, of the moment at which R falls below a bound."""
@@ -47,6 +47,23 @@ def largest_size(values):
     largest = 0.0
     for value in values:
         largest = max(largest, abs(value)) if value == value else math.inf
+    return largest
+
+
+@compiled
+def scaled_norm(layers, sizes, rtol, residual, scale):
+    """The largest of layers / (rtol sizes) and of the root mean square of e over ``scale``.
+
+    A layer without error counts as 0 whatever its size, as does e for a scale of 0. NaN if a layer
+    is.
+    """
+    largest = math.sqrt(2.0 * half_mean_square(residual)) / scale if scale > 0.0 else 0.0
+    for layer in range(layers.shape[0]):
+        if layers[layer] != 0.0:
+            relative = layers[layer] / (rtol * sizes[layer])
+            if relative != relative:
+                return relative
+            largest = max(largest, relative)
     return largest
 
 
@@ -255,3 +272,41 @@ def _characteristic(diagonal, off_diagonal, size, x):
             p2,
         )
     return p, p1, p2
+
+
+@compiled
+def factorise(matrix, size, factor):
+    """Cholesky's L of 1 + size matrix, with inverse diagonals, into the lower triangle.
+
+    False if it is not positive definite. Meant for small matrices, of up to some dozens of rows.
+    """
+    for i in range(matrix.shape[0]):
+        for j in range(i + 1):
+            left = size * matrix[i, j]
+            if i == j:
+                left += 1.0
+            for k in range(j):
+                left -= factor[i, k] * factor[j, k]
+            if j < i:
+                factor[i, j] = left * factor[j, j]
+            elif left > 0.0:
+                factor[i, i] = 1.0 / math.sqrt(left)
+            else:
+                return False
+    return True
+
+
+@compiled
+def solve(factor, v):
+    """Make of v what solves the system that `factorise` has factorised."""
+    n = v.shape[0]
+    for i in range(n):
+        left = v[i]
+        for k in range(i):
+            left -= factor[i, k] * v[k]
+        v[i] = left * factor[i, i]
+    for i in range(n - 1, -1, -1):
+        left = v[i]
+        for k in range(i + 1, n):
+            left -= factor[k, i] * v[k]
+        v[i] = left * factor[i, i]

@@ -26,9 +26,9 @@ on it."""
 # What several loops call is compiled into each of them. Left to itself, every one would bring a
 # copy, reordered as fits its place, and which of them is called would depend on what was loaded
 # first: on whether the code was compiled in this process or comes from the cache on disk.
-_inlined = numba.njit(
-    nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=True
-)
+_INTERNAL = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_inlined = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", **_INTERNAL)
+_exact = numba.njit(nogil=True, cache=True, error_model="numpy", **_INTERNAL)
 
 # The loops below index one-dimensional views of the block from 0 to size: only then can the
 # compiler rule out negative indices, which wrap around in Python, and use vector instructions.
@@ -137,7 +137,7 @@ def _block_copy(source, first, target, start, size):
             row_target[k] = row_source[k]
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True)
 def sweep(
     first, last, value, both, scale, x, mobility, residual, theta,
     base, slopes, n_slopes, here, weights, slope, out, partial,
@@ -209,7 +209,7 @@ def sweep(
                 _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@_exact
 def move_registers(velocity, theta, memory, base, error, stage, fresh, start, size):
     """The registers of a low-storage method for a block's neurons, given their velocity."""
     for row in range(theta.shape[0]):
@@ -228,7 +228,7 @@ def move_registers(velocity, theta, memory, base, error, stage, fresh, start, si
             here[k] = origin[k] + (stage[1] * away + stage[2] * past + stage[3] * moving[k])
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True)
 def register_sweep(
     first, last, value, both, scale, x, mobility, residual, theta, memory, base, error, stage,
     fresh, partial,
@@ -250,7 +250,7 @@ def register_sweep(
         _block_outputs(value, scale, x, theta, start, size, z, s, partial[block])
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
+@_exact
 def move_recurrence(velocity, theta, previous, base, first, stage, out, start, size):
     """The next state of a three-term recurrence for a block's neurons, given their velocity."""
     for row in range(theta.shape[0]):
@@ -265,7 +265,7 @@ def move_recurrence(velocity, theta, previous, base, first, stage, out, start, s
             new[k] = origin[k] + (change + stage[2] * moving[k] + stage[3] * slope[k])
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True)
 def recurrence_sweep(
     first_block, last, value, both, scale, x, mobility, residual, theta, previous, base, first,
     stage, out, partial,

@@ -30,10 +30,10 @@ from .panels import Fetched, make_panels, multiply, panel_of, take_columns
 from .sweep import BLOCK, _preactivation
 from .tiles import add_wide_product, spread
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
-@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
+@numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True)
 def general(first, last, both, scale, x, theta, direction, partial):
     """Any activation, called by address for a block of neurons at a time."""
     z, dz, s, ds = np.empty((4, BLOCK), theta.dtype)

@@ -50,7 +50,7 @@ HOME = -1
 _HALF = 32
 """Bits of the first and of the last block in a range."""
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
 @compiled

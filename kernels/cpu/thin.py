@@ -26,7 +26,7 @@ _FOUR = (0, 0, 0, 0)
 _ONE = (0,)
 """Groups of samples."""
 
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
+compiled = numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 
 
 @compiled

@@ -139,7 +139,7 @@ def _shared(function: Dispatcher) -> Dispatcher:
     made = FunctionType(code, names, f"{kernel.__name__}_shared")
     made.__qualname__ = made.__name__  # the file on disk is called by it
     kept = function.stats.cache_path is not None
-    return numba.njit(nogil=True, cache=kept, error_model="numpy")(made)
+    return numba.njit(nogil=True, cache=kept, error_model="numpy", no_cfunc_wrapper=True)(made)
 
 
 def _share(team, number, least, first, last, *arguments):

@@ -39,6 +39,8 @@ class CpuKernels:
         Ignored.
     """
 
+    has_blocks = True
+
     def __init__(
         self,
         field: TwoLayerField,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flowsim.kernels.interface import TwoLayerField
+from flowsim.kernels.interface import NeuronBlocks, TwoLayerField
 
 from .choice import choose_way
 from .device import use_device
@@ -40,6 +40,7 @@ class CudaKernels:
     """
 
     turns = True
+    has_blocks = False
 
     def __init__(
         self,
@@ -199,8 +200,8 @@ class CudaKernels:
     def kinks(self) -> Any:
         raise ValueError("kinks are passed one by one on the CPU only")
 
-    def neuron_blocks(self) -> None:
-        return None
+    def neuron_blocks(self) -> NeuronBlocks:
+        raise NotImplementedError  # as `has_blocks` says
 
     def invariant_drift(self, initial: State, theta: State) -> float:
         mobilities = self.field.output_mobility, self.field.input_mobility

@@ -78,6 +78,21 @@ FIGURES = {
         "run",
         "orientation against amplitude of the neurons, initial and final",
     ),
+    "condensation": FigureKind(
+        "flowsim.analysis.figures.condensation",
+        "run",
+        "orientations in time, and the share of the amplitude in the leading ones",
+    ),
+    "cosines": FigureKind(
+        "flowsim.analysis.figures.cosines",
+        "run",
+        "cosines between neurons, sorted, initial and final",
+    ),
+    "kernel": FigureKind(
+        "flowsim.analysis.figures.kernel",
+        "run",
+        "spectrum of the tangent kernel, its distance, the loss's decay against it",
+    ),
     "function": FigureKind(
         "flowsim.analysis.figures.function",
         "run",

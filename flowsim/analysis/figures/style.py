@@ -13,6 +13,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
 from flowsim.analysis.collect import Source, find_runs, opened
 from flowsim.errors import ConfigError, FlowsimError
 
@@ -51,6 +54,10 @@ RC: Any = {
     "svg.hashsalt": "flowsim figure",
     "axes.unicode_minus": True,
 }
+THEORY = "black"
+"""Of everything that is predicted, in all figures."""
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
+"""Okabe and Ito's colours, told apart by the colour-blind, for what is measured."""
 _HIDDEN = re.compile(r"hidden_(\d+)(_frobenius)?")
 SYMBOLS = {"input": "w", "output": "a", "all": r"\theta"}
 # The prime of STIX is already raised; as a superscript it would float above its letter.
@@ -93,6 +100,36 @@ def new_figure(width: float = 3.5, height: float = 2.8) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure, figure.add_subplot()
+
+
+def panels(count: int, width: float = 7.0, height: float = 2.5) -> tuple[Figure, list[Axes]]:
+    """Return a figure (inches; 7 is the width of a page) with so many axes side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
+def time_axis(axes: Axes, times: npt.ArrayLike) -> None:
+    """Lay out an axis of tau: logarithmic, with 0 at the left where there is a row of it."""
+    positive = np.asarray(times, np.float64)
+    positive = positive[positive > 0.0]
+    if positive.size > 1 and positive.max() > 20.0 * positive.min():
+        axes.set_xscale("symlog", linthresh=float(positive.min()), linscale=0.4)
+        axes.set_xlim(0.0, float(positive.max()))
+        # A decade too near to the linear part would run into its 0.
+        first, last = np.ceil(np.log10(4.0 * positive.min())), np.floor(np.log10(positive.max()))
+        axes.set_xticks([0.0, *10.0 ** np.arange(first, last + 1.0)])
+        axes.xaxis.set_minor_locator(_no_ticks())
+    axes.set_xlabel(r"$\tau$")
+
+
+def _no_ticks() -> Any:
+    from matplotlib.ticker import NullLocator
+
+    return NullLocator()
 
 
 def colours(count: int) -> list[tuple[float, float, float, float]]:
