@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from flowsim.cli.commands import INPUT_FILE, OUTPUT_FILE, quiet_option, set_option, cli
+from flowsim.cli.commands import INPUT_FILE, OUTPUT_FILE, cli, quiet_option, set_option
 
 if TYPE_CHECKING:
     from flowsim.limits.convergence import Convergence

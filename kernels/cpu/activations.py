@@ -169,6 +169,7 @@ def _compile_derivatives(activation: Activation, dtype: np.dtype):
     real = numba.from_dtype(dtype)
     sigma, sigma_prime = activation.value, activation.derivative
     second_derivative = activation.second_derivative
+    assert second_derivative is not None
     functions = sigma, sigma_prime, second_derivative
     for function in functions:
         _let_compile(function)
