@@ -24,6 +24,7 @@ BENCHMARKS = {
     "paths": "what a pass costs each way; makes the table that the choice is made by",
     "controllers": "attempts of rival step-size controllers",
     "recording": "what saving costs: plain, recorded, with checkpoints",
+    "kinks": "kinks passed one by one: errors of RD, passes, problems at random (15 minutes)",
     "limits": "networks against their limits of infinite width; condensation (20 minutes)",
     "durability": "runs killed, stopped and starved at random moments (half an hour)",
     "gpu": "the backend cuda: right-hand sides, steps and a run of 1e8 neurons, on a GPU",
@@ -32,7 +33,7 @@ BENCHMARKS = {
 }
 """Modules of this package, each with ``main(quick)``, and what they measure."""
 
-NOT_BY_DEFAULT = ("reference", "durability", "limits")
+NOT_BY_DEFAULT = ("reference", "durability", "kinks", "limits")
 
 
 def main() -> None:
@@ -47,7 +48,7 @@ def main() -> None:
         "name",
         nargs="?",
         choices=BENCHMARKS,
-        help="by default all but reference, durability, limits",
+        help="by default all but reference, durability, kinks, limits",
     )
     parser.add_argument(
         "--quick", action="store_true", help="a small part, printed and not written"

@@ -16,7 +16,7 @@ from typing import Any
 from .common import GAMMAS, WIDTHS, Table, number, report, solve
 from .reference import load
 
-ADAPTIVE = ("auto", "euler", "heun")
+ADAPTIVE = ("auto", "euler", "heun", "kinks")
 PAIRS = ("bs32", "dp54", "tsit54", "dop853")
 TOLERANCES = (1e-2, 1e-3, 1e-4)
 DESCENT_FRACTIONS = (0.5, 0.1, 0.02)

@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import h5py
+import pytest
 
 import flowsim as fs
 from flowsim.networks.two_layer import TwoLayerFlow
 from flowsim.recording.observables import possible_names
+from flowsim.steppers import TALLIES
 
 TABLE = Path(__file__).parents[1] / "flowsim" / "recording" / "FORMAT.md"
 
@@ -53,9 +55,29 @@ def test_every_array_is_in_the_table_with_its_axes_type_and_units(tmp_path):
                     axes = ", ".join(array.dims) or "scalar"
                     found[f"/{name}", key] = axes, str(array.values.dtype), array.units
         if not separate:
-            assert found == {key: row for key, row in rows.items() if "NAME" not in key[0]}
+            others = {name for names in TALLIES.values() for name in names}
+            assert found == {
+                key: row
+                for key, row in rows.items()
+                if "NAME" not in key[0] and key[1] not in others
+            }
         else:
             assert ("/series_norm", "norm") in found and ("/series_norm", "time") in found
+
+
+@pytest.mark.parametrize("method", TALLIES)
+def test_what_a_method_counts_is_in_the_table(method):
+    run = fs.simulate(
+        network={"width": 10},
+        scaling={"gamma": 1.0, "gamma_prime": 0.0},
+        integrate={"method": method, "max_steps": 2},
+        x=[0.0, 1.0],
+        y=[0.0, 1.0],
+    )
+    for name in TALLIES[method]:
+        array = run.group("observables").array(name)
+        row = ", ".join(array.dims), str(array.values.dtype), array.units
+        assert documented()["/observables", name] == row
 
 
 def test_every_attribute_is_in_the_table(tmp_path):

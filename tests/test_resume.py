@@ -26,7 +26,7 @@ EAGER = {"flush": {"seconds": 0.0}, "checkpoint": {"seconds": 0.0}}
 PAIR = {"method": "tsit54", "atol": 1e-9}
 OTHERS = (
     "tsit54", "bs32", "rdpk35", "rkc2", "ros2", "ros34pw2", "exponential", "implicit-euler",
-    "switching",
+    "switching", "kinks",
 )  # fmt: skip
 
 
