@@ -10,7 +10,6 @@
 import sys
 from pathlib import Path
 
-import h5py
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -49,10 +48,10 @@ print(f"{passes} passes, {seen['kink_crossings'][-1]} kinks met, {held} neurons 
 # elsewhere belong to neurons that no sample reaches any more, or that all samples do.
 
 # %%
-with h5py.File(FOLDER / "run.h5") as file:
-    times = file["snapshots/time_snapshot"][:]
-    w = file["snapshots/input_weights"][:]
+snapshots = run.group("snapshots")
+times, w = (snapshots.array(name).values for name in ("time_snapshot", "input_weights"))
 kinks = -w[:, 1] / w[:, 0]
+kinks[np.abs(kinks) > 3.0] = np.nan  # on the way through infinity
 shown = np.linspace(0, w.shape[2] - 1, 120).astype(int)
 grid = np.linspace(-1.3, 1.3, 401)
 
@@ -70,12 +69,12 @@ with matplotlib.rc_context(RC):
     share.plot(run.time, seen["pinned_neurons"] / w.shape[2], color=PALETTE[1])
     share.set(
         xscale="symlog", xlim=(0.0, times[-1]), ylim=(0.0, 1.0), xlabel=r"$\tau$",
-        ylabel="share of the neurons that is pinned",
+        ylabel="share of neurons pinned",
     )  # fmt: skip
     function.plot(grid, run.predict(grid[:, None]), color=PALETTE[0], label="$f$")
     function.plot(x, y, "o", color="black", ms=3.5, label="data")
     function.set(xlabel="$x$", title="kinks of $f$ at samples")
-    function.legend()
+    function.legend(loc="lower left")
     figure.savefig(FOLDER / "pinned_neurons.png", dpi=200)
 print(FOLDER / "pinned_neurons.png")
 
