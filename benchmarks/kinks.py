@@ -130,7 +130,10 @@ def one_random(seed: int) -> dict[str, Any]:
         "rejected": counted(given, "n_rejected"), "windows": counted(given, "step"),
     }  # fmt: skip
     if abs(row["error"]) > GIVEN:
-        a, w = given.weights(t=0.0)
+        scaling = Scaling.from_exponents(row["width"], **problem["scaling"])
+        network = TwoLayerNetwork(scaling, ACTIVATIONS["relu"], seed=seed)
+        state = network.initial_values(row["d"])
+        a, w = state[0], state[1:]
         noise = np.random.default_rng(0)
         moved = {
             "output_weights": a * (1.0 + MOVED * noise.normal(size=a.shape)),

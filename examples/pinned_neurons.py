@@ -74,7 +74,7 @@ with matplotlib.rc_context(RC):
     function.plot(grid, run.predict(grid[:, None]), color=PALETTE[0], label="$f$")
     function.plot(x, y, "o", color="black", ms=3.5, label="data")
     function.set(xlabel="$x$", title="kinks of $f$ at samples")
-    function.legend(loc="lower left")
+    function.legend(loc="lower left", fontsize="x-small")
     figure.savefig(FOLDER / "pinned_neurons.png", dpi=200)
 print(FOLDER / "pinned_neurons.png")
 
