@@ -10,10 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from flows import Trace, make_flow, make_network
+from flows import Trace, make_flow, make_network, suiting
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flowsim.steppers import KINK_RESOLVING
 from flowsim.steppers.base import Attempt, Point
 from flowsim.steppers.driver import Continuation, integrate
 from flowsim.steppers.euler import Euler
@@ -64,15 +65,22 @@ def same(one, other):
     assert one.point.residual.tobytes() == other.point.residual.tobytes()
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
-@pytest.mark.parametrize(("activation", "gamma"), [("relu", 1.25), ("tanh", 0.75)])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "activation", "gamma", "dtype"),
+    [
+        (method, *flow, dtype)
+        for method in METHODS
+        for flow in (("relu", 1.25), ("tanh", 0.75))
+        for dtype in ("float64", "float32")
+        if method not in KINK_RESOLVING or (flow[0], dtype) == ("relu", "float64")
+    ],
+)
 def test_continued_from_anywhere_the_end_is_the_same(method, activation, gamma, dtype):
     flow = flow_of(activation, gamma, dtype)
     keeper = Keeper()
     whole = integrate(flow, stepper_of(method, flow), RULES, keeper)
     passes = flow.n_rhs, flow.n_passes
-    assert len(keeper.kept) >= 20
+    assert len(keeper.kept) >= (8 if method in KINK_RESOLVING else 20)
     places = np.unique(np.geomspace(1, len(keeper.kept) - 1, 9).astype(int))
     for place in places:
         again = flow_of(activation, gamma, dtype)
@@ -96,12 +104,12 @@ def test_continued_from_anywhere_the_end_is_the_same(method, activation, gamma, 
 def test_a_finished_run_that_is_asked_for_more_goes_on_as_if_it_had_been_asked_at_once(
     method, short
 ):
-    flow = flow_of("tanh", 1.0, "float64")
+    flow = flow_of(suiting(method, "tanh"), 1.0, "float64")
     whole = integrate(flow, stepper_of(method, flow), RULES, Trace())
-    flow = flow_of("tanh", 1.0, "float64")
+    flow = flow_of(suiting(method, "tanh"), 1.0, "float64")
     first = integrate(flow, stepper_of(method, flow), short, Trace())
     assert first.status == "complete"
-    flow = flow_of("tanh", 1.0, "float64")
+    flow = flow_of(suiting(method, "tanh"), 1.0, "float64")
     same(integrate(flow, stepper_of(method, flow), RULES, Trace(), first.continuation), whole)
 
 
@@ -110,7 +118,7 @@ LONG = StopRules(stop_loss=1e-12, t_max=60.0)
 
 def steps_of(activation, method):
     """A flow, and a stepper of whose steps some are rejected if t_max cuts them short."""
-    flow = make_flow(make_network(60, activation, 1.0, seed=1))
+    flow = make_flow(make_network(60, suiting(method, activation), 1.0, seed=1))
     step = 3.0 if method == "gradient-descent" else None
     options = MethodOptions(rtol=1e-3, atol=4.5e-9, step=step)
     return flow, make_stepper(method, options, flow.kinked)[1]

@@ -4,10 +4,10 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from flows import PUBLISHED_X, PUBLISHED_Y, Trace, make_flow, make_network
+from flows import PUBLISHED_X, PUBLISHED_Y, Trace, make_flow, make_network, suiting
 from scipy.linalg import expm
 
-from flowsim.steppers import METHOD_NAMES
+from flowsim.steppers import KINK_RESOLVING, METHOD_NAMES
 from flowsim.steppers.base import Point
 from flowsim.steppers.controller import PIDController
 from flowsim.steppers.driver import integrate
@@ -91,7 +91,9 @@ def run(flow, method, rules, observer=None, **options):
 ACCURACY = {"euler": 3e-2, "heun": 2e-3, "implicit-euler": 2e-4, "gradient-descent": 3e-2}
 
 
-@pytest.mark.parametrize("method", [name for name in METHOD_NAMES if name != "auto"])
+@pytest.mark.parametrize(
+    "method", [name for name in METHOD_NAMES if name not in ("auto", *KINK_RESOLVING)]
+)
 def test_exact_solution_of_random_features(method):
     """With the input weights frozen the flow is linear: e(tau) = exp(-K tau/n) e(0)."""
     network = make_network(300, "relu", gamma=0.5, mobility={"input": 0.0})
@@ -224,8 +226,8 @@ def test_gradient_descent_halves_and_restarts():
 
 @pytest.mark.parametrize("method", [name for name in METHODS if name != "gradient-descent"])
 def test_dense_output_meets_the_steps_and_is_accurate_between(method):
-    flow = make_flow(make_network(30, "tanh", gamma=0.8))
-    fine = make_flow(make_network(30, "tanh", gamma=0.8))
+    flow = make_flow(make_network(30, suiting(method, "tanh"), gamma=0.8))
+    fine = make_flow(make_network(30, suiting(method, "tanh"), gamma=0.8))
     worst = []
 
     class Check(Trace):
@@ -269,7 +271,7 @@ class Rows(Trace):
 def test_rows_within_the_last_step_leave_its_end_alone(method):
     ends = []
     for observer in (Trace(), Rows()):
-        flow = make_flow(make_network(100, "tanh", gamma=0.5, antisymmetric=True))
+        flow = make_flow(make_network(100, suiting(method, "tanh"), gamma=0.5, antisymmetric=True))
         point = run(flow, method, StopRules(stop_loss=1e-4), observer).point
         ends.append((point.theta.tobytes(), point.residual.tobytes()))
     assert ends[0] == ends[1]
@@ -312,7 +314,7 @@ def test_auto_takes_the_low_storage_pair_where_memory_is_short(kinked, rtol, roo
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_has_a_refined_form(method):
-    flow = make_flow(make_network(100, "tanh", gamma=0.7))
+    flow = make_flow(make_network(100, suiting(method, "tanh"), gamma=0.7))
     _, stepper = make_stepper(method, MethodOptions(rtol=1e-3), False)
     rules = StopRules(stop_loss=1e-3)
     coarse = integrate(flow, stepper, rules, Trace())
@@ -325,7 +327,7 @@ def test_a_run_holds_as_many_states_as_its_method_says(method):
     """Also where it ends within a step and rows are read there: nothing else holds any."""
     # Where `switching` begins with the method that needs the most of its parts: not lazily. Wide:
     # what methods keep that does not grow with the width is no state.
-    flow = make_flow(make_network(25_000, "tanh", gamma=1.0))
+    flow = make_flow(make_network(25_000, suiting(method, "tanh"), gamma=1.0))
     # What is compiled or imported once is not the run's.
     _, first = make_stepper(method, MethodOptions(), flow.kinked)
     integrate(flow, first, StopRules(max_steps=1), Trace())

@@ -49,8 +49,8 @@ def is_phase_file(source: Any) -> bool:
     try:
         with h5py.File(source, "r") as file:
             return bool(file.attrs.get("format", "") == FORMAT)
-    except OSError:
-        return False
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError):
+        return False  # damaged: who reads it as something else says so
 
 
 def write_phase_file(

@@ -79,9 +79,9 @@ class Kinks(Stepper):
         self.rtol, self._first_step = rtol, first_step
         self._bound = self.DEFECT_AT_1E3 * math.sqrt(rtol / 1e-3)
         self._method = RadauIIA(self.STAGES)
-        # The point's state, the end of a window, and one for reading within it; a pattern takes a
-        # byte a plane and neuron.
-        self.states = 3
+        # The point's state, the end of a window, one for reading within it; and three patterns,
+        # which take a byte a plane and neuron.
+        self.states = 4
 
     def refined(self) -> Stepper:
         return Kinks(0.1 * self.rtol, self._first_step)
