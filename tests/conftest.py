@@ -28,7 +28,9 @@ def pytest_collection_finish():
 
 LONG_FILES = (
     "test_kernels", "test_deep", "test_cuda_compile", "test_compiled_twice", "test_quality",
-    "test_packaging", "test_examples",
+    "test_packaging", "test_examples", "test_neuron_blocks", "test_many", "test_kinks",
+    "test_sweep_sharing", "test_dense_rates", "test_limits_mean_field", "test_limits_convergence",
+    "test_refine", "test_limits_early", "test_limits_kernels",
 )  # fmt: skip
 """Those that take long, some with few tests: begun first, none of them is waited for at the end."""
 
