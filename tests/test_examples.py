@@ -24,6 +24,7 @@ FIGURES = {
     "loading_files": {"loaded.png"},
     "first_run": {"loss.png", "features.png", "function.png"},
     "phase_diagram": {"phase.png"},
+    "pinned_neurons": {"pinned_neurons.png"},
     "rd_against_width": {"rd_against_width.png"},
     "three_layer_phase": {"three_layer_phase.png"},
 }
