@@ -35,8 +35,17 @@ LONG_FILES = (
 """Those that take long, some with few tests: begun first, none of them is waited for at the end."""
 
 
-def pytest_collection_modifyitems(items):
-    """Order the files, and skip what needs a GPU where there is none, with the reason."""
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also the tests marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Order the files; skip what needs a GPU where there is none, and what is slow."""
+    if not config.getoption("--slow"):
+        reason = "slow: the suite is to take less than 15 minutes on 2 cores; add --slow"
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason=reason))
     tests = Counter(item.path for item in items)
     early = {name: place for place, name in enumerate(LONG_FILES)}
     last = len(early)

@@ -35,8 +35,14 @@ def name_of(path: Path) -> str:
     return path.stem
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("script", SCRIPTS, ids=name_of)
+@pytest.mark.parametrize(
+    "script",
+    [
+        path if path.stem == "first_run" else pytest.param(path, marks=pytest.mark.slow)
+        for path in SCRIPTS
+    ],
+    ids=name_of,
+)
 def test_an_example_runs_and_leaves_its_figures(script, tmp_path):
     done = subprocess.run(
         [sys.executable, str(script), "--quick"],
