@@ -20,6 +20,12 @@ OUTPUT_FOLDER = click.Path(file_okay=False, path_type=Path)
 INPUT_FILE = click.Path(path_type=Path)
 
 
+def refuse_existing(target: Path, overwrite: bool) -> None:
+    """Raise a usage error if there is a file already that is not to be replaced."""
+    if target.exists() and not overwrite:
+        raise click.UsageError(f"{target}: exists already; use --overwrite or --output")
+
+
 @contextmanager
 def making_sense_of(path: Path) -> Iterator[None]:
     """Tell of a file that can be read, but in which nothing is what it should be.

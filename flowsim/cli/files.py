@@ -6,14 +6,11 @@ from pathlib import Path
 
 import click
 
-from flowsim.cli.commands import cli, making_sense_of
-
-_FILE = click.Path(path_type=Path)
-_OUTPUT = click.Path(dir_okay=False, path_type=Path)
+from flowsim.cli.commands import INPUT_FILE, OUTPUT_FILE, cli, making_sense_of, refuse_existing
 
 
 @cli.command()
-@click.argument("path", metavar="RUN", type=_FILE)
+@click.argument("path", metavar="RUN", type=INPUT_FILE)
 @click.option("--member", type=click.IntRange(min=0), help="One run of an ensemble.")
 def info(path: Path, member: int | None) -> int:
     """Show what a run file holds: its state, network, results, rows, and whether it is intact.
@@ -36,8 +33,8 @@ def info(path: Path, member: int | None) -> int:
 
 
 @cli.command()
-@click.argument("path", metavar="RUN", type=_FILE)
-@click.option("--output", "-o", type=_OUTPUT, help="File to write; by default run.h5.")
+@click.argument("path", metavar="RUN", type=INPUT_FILE)
+@click.option("--output", "-o", type=OUTPUT_FILE, help="File to write; by default run.h5.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
 def repair(path: Path, output: Path | None, overwrite: bool) -> None:
     """Make an ordinary file of one that a killed run has left behind (run.h5.part).
@@ -50,9 +47,11 @@ def repair(path: Path, output: Path | None, overwrite: bool) -> None:
 
 
 @cli.command()
-@click.argument("path", metavar="RUN", type=_FILE)
+@click.argument("path", metavar="RUN", type=INPUT_FILE)
 @click.option("--to", required=True, metavar="FORMAT", help="npz, csv or h5md.")
-@click.option("--output", "-o", type=_OUTPUT, help="By default RUN with the format as its ending.")
+@click.option(
+    "--output", "-o", type=OUTPUT_FILE, help="By default RUN with the format as its ending."
+)
 @click.option("--group", default="observables", show_default=True, help="For csv: which rows.")
 @click.option("--member", type=click.IntRange(min=0), help="One run of an ensemble.")
 @click.option("--overwrite", is_flag=True, help="Replace an existing output.")
@@ -71,7 +70,6 @@ def export(
     # H5MD files are HDF5: the name of the run itself is taken.
     ending = ".h5md.h5" if to == "h5md" else f".{to}"
     target = output or path.with_name(path.name.removesuffix(".part").removesuffix(".h5") + ending)
-    if target.exists() and not overwrite:
-        raise click.UsageError(f"{target}: exists already; use --overwrite or --output")
+    refuse_existing(target, overwrite)
     with making_sense_of(path), RunFile(path, member) as run:
         click.echo(f"wrote {write(run, to, target, group)}")

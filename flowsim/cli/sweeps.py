@@ -15,6 +15,7 @@ from flowsim.cli.commands import (
     cli,
     overwrite_option,
     quiet_option,
+    refuse_existing,
     set_option,
 )
 
@@ -196,8 +197,7 @@ def collect(folder: Path, output: Path, overwrite: bool, quiet: bool) -> None:
     """
     from flowsim.analysis.regimes import collect_runs
 
-    if output.exists() and not overwrite:
-        raise click.UsageError(f"{output}: exists already; use --overwrite or --output")
+    refuse_existing(output, overwrite)
     skipped = collect_runs(folder, output)
     for name, reason in skipped.items():
         click.echo(f"{name}: left out, {reason}", err=True)
@@ -217,8 +217,7 @@ def report(folder: Path, output: Path, overwrite: bool, quiet: bool) -> None:
     """
     from flowsim.reports import write_report
 
-    if output.exists() and not overwrite:
-        raise click.UsageError(f"{output}: exists already; use --overwrite or --output")
+    refuse_existing(output, overwrite)
     write_report(folder, output)
     if not quiet:
         click.echo(f"wrote {output}")

@@ -8,8 +8,15 @@ import numpy as np
 
 from flowsim.analysis.collect import Source
 from flowsim.analysis.condensation import ANGLE, SHARE, Condensation, condensation
-from flowsim.analysis.figures.style import PALETTE, Row, one_run, panels, styled, time_axis
-from flowsim.errors import ConfigError
+from flowsim.analysis.figures.style import (
+    PALETTE,
+    Row,
+    check_hidden_layer,
+    one_run,
+    panels,
+    styled,
+    time_axis,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,10 +52,8 @@ def draw(
     """
     with one_run(source, member) as run:
         found = condensation(run, angle=angle, share=share, lines=lines, leading=LEADING)
+    check_hidden_layer(layer, max(one.layer for one in found))
     chosen = [one for one in found if one.layer == layer]
-    if not chosen:
-        layers = max(one.layer for one in found)
-        raise ConfigError(f"layer = {layer!r}: no such hidden layer; choose from 1 to {layers}")
     return _draw(chosen, share, lines), [_row(one) for one in chosen]
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from flowsim.analysis.collect import Source
 from flowsim.analysis.condensation import directions, sorted_cosines, states
-from flowsim.analysis.figures.style import Row, one_run, panels, styled
+from flowsim.analysis.figures.style import Row, check_hidden_layer, one_run, panels, styled
 from flowsim.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -60,10 +60,7 @@ def draw(
 def _matrices(run: RunFile, layer: int, most: int) -> Matrices:
     ends: dict[str, tuple[npt.ArrayLike, npt.ArrayLike]] = {}
     for _, layers in states(run):
-        if not 1 <= layer <= len(layers):
-            raise ConfigError(
-                f"layer = {layer!r}: no such hidden layer; choose from 1 to {len(layers)}"
-            )
+        check_hidden_layer(layer, len(layers))
         ends["final" if ends else "initial"] = layers[layer - 1]
     found: Matrices = {}
     for name, (inwards, outwards) in ends.items():

@@ -159,6 +159,12 @@ def check_layer(layer: str, points: Sequence[Point] = ()) -> str:
     return layer
 
 
+def check_hidden_layer(layer: int, count: int) -> None:
+    """Raise ConfigError unless ``layer`` is one of ``count`` hidden layers, counted from 1."""
+    if layer not in range(1, count + 1):
+        raise ConfigError(f"layer = {layer!r}: no such hidden layer; choose from 1 to {count}")
+
+
 def layer_symbol(layer: str) -> str:
     """Symbol of a layer's weights, for formulas."""
     hidden = _HIDDEN.fullmatch(layer)
