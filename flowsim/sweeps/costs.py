@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flowsim.config.sections import DeepNetworkSection
+from flowsim.kernels.activations import ACTIVATIONS
 
 if TYPE_CHECKING:
     from flowsim.config import Experiment
@@ -60,8 +61,8 @@ def seconds_of(experiment: Experiment, n_samples: int, n_inputs: int) -> float:
 
 def _method(experiment: Experiment) -> str:
     method = experiment.integrate.method
-    kinked = experiment.network.activation in ("relu", "leaky_relu", "linear")
-    return "heun" if method == "auto" and kinked else method
+    known = ACTIVATIONS.get(experiment.network.activation)
+    return "heun" if method == "auto" and known is not None and known.kinked else method
 
 
 def _work_per_sample(experiment: Experiment, n_inputs: int) -> float:

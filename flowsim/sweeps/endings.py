@@ -25,7 +25,7 @@ def ends_of(runs: Ensemble[RunFile]) -> dict[int, tuple[str, str, str]]:
     return dict(zip(runs.seeds, zip(*columns, strict=True), strict=True))
 
 
-def _end(run: RunFile) -> tuple[str, str, str]:
+def end_in(run: RunFile) -> tuple[str, str, str]:
     """Status, reason and hash of a run."""
     return run.status, run.stop_reason, str(run.attributes.get("config_hash"))
 
@@ -34,7 +34,7 @@ def end_of(file: Path) -> tuple[str, str, str]:
     """The same of a run that has a file of its own; nothing if that cannot be read."""
     try:
         with RunFile(file) as run:
-            return _end(run)
+            return end_in(run)
     except NewerFormatError:
         raise
     except FlowsimError:

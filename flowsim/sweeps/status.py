@@ -12,7 +12,7 @@ from flowsim.errors import ConfigError, FileFormatError, FlowsimError
 from flowsim.recording.reader import Ensemble, RunFile
 from flowsim.sweeps.claims import Claimant, living_claims
 from flowsim.sweeps.costs import CostModel, show_seconds
-from flowsim.sweeps.endings import NOTHING, ends_of, is_finished_as
+from flowsim.sweeps.endings import NOTHING, end_in, ends_of, is_finished_as
 from flowsim.sweeps.failures import read_failures
 from flowsim.sweeps.folder import SweepFolder
 from flowsim.sweeps.grid import Member, expand
@@ -146,7 +146,7 @@ def _own_end(file: Path) -> tuple[str, str, str]:
         return NOTHING
     try:
         with RunFile(file) as run:
-            return run.status, run.stop_reason, str(run.attributes.get("config_hash"))
+            return end_in(run)
     except FlowsimError:
         return NOTHING
 
