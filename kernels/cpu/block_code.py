@@ -19,11 +19,12 @@ from .sweep import _block_combine, _block_copy, _block_outputs, _preactivation
 BLOCK = 256
 """Neurons in a block. Part of the results: bits depend on it."""
 
-_compiled = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
-# See `sweep` for why what several loops call is compiled into each of them.
-_inlined = numba.njit(
-    nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", forceinline=True
+_compiled = numba.njit(
+    nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", no_cfunc_wrapper=True
 )
+# See `sweep` for why what several loops call is compiled into each of them.
+_INTERNAL = {"forceinline": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+_inlined = numba.njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy", **_INTERNAL)
 
 
 @_inlined
@@ -343,7 +344,7 @@ def gram(features, matrix):
             matrix[i2, j2] = matrix[j2, i2] = d
 
 
-@numba.njit(nogil=True, cache=True, error_model="numpy")
+@numba.njit(nogil=True, cache=True, error_model="numpy", no_cfunc_wrapper=True)
 def take(
     value, both, derivatives, scale, x, y, theta, residual, rows, mixing, size, step, slopes,
     work, out, roots, multiplier, factors, features, stage, partial, images,

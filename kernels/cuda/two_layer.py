@@ -201,7 +201,7 @@ class CudaKernels:
         raise ValueError("kinks are passed one by one on the CPU only")
 
     def neuron_blocks(self) -> NeuronBlocks:
-        raise NotImplementedError  # as `has_blocks` says
+        raise ValueError("neurons' own blocks are known on the CPU only, see has_blocks")
 
     def invariant_drift(self, initial: State, theta: State) -> float:
         mobilities = self.field.output_mobility, self.field.input_mobility
