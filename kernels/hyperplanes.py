@@ -7,8 +7,9 @@ neuron is says for each plane which of two forces it contributes,
 
     dw/dtau = -u sum_h F_h v_h,  du/dtau = -w . sum_h F_h v_h,  u = sqrt(mobility ratio) a,
 
-F_h being `upper` e above the plane and `lower` e below it. So u^2 - |w|^2 never changes, and
-without any sum over samples the neuron knows all that it needs of the data.
+F_h being linear in e, one way above the plane and another below it (`Hyperplanes.forces`). So
+u^2 - |w|^2 never changes, and without any sum over samples the neuron knows all that it needs of
+the data.
 """
 
 from __future__ import annotations
@@ -97,6 +98,13 @@ class Hyperplanes:
     def n_planes(self) -> int:
         """How many there are: n, or fewer."""
         return self.normals.shape[1]
+
+    def sides(self, w: np.ndarray) -> np.ndarray:
+        """Pattern (planes, neurons) int8 of input weights w (d, neurons).
+
+        0 where a preactivation is 0, which the first window decides.
+        """
+        return np.sign(self.normals.T @ w).astype(np.int8)
 
     @cached_property
     def slopes(self) -> np.ndarray:

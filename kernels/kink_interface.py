@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
 from flowsim.kernels.hyperplanes import Hyperplanes
+from flowsim.kernels.interface import Array
 
-Array = Any
+CROSSED, PINNED, RELEASED, MOST, FAILED = range(5)
+"""Entries of the counts of a window: planes passed, neurons pinned, pins that let go, most kinks of
+one neuron, neurons that met too many of them, for whom the rest is void."""
 
 
 class Kinks(Protocol):
@@ -20,9 +23,6 @@ class Kinks(Protocol):
     """
 
     planes: Hyperplanes
-
-    def sides(self, theta: Array) -> np.ndarray:
-        """Pattern of a state; 0 where a preactivation is 0, which the first window decides."""
 
     def pass_window(
         self,
@@ -50,9 +50,7 @@ class Kinks(Protocol):
         Returns
         -------
         (k, planes + d) array, (5,) int64 array
-            Sums for `Hyperplanes.outputs` at the nodes. How many neurons crossed a plane, were
-            caught by one, were let go; most kinks of one neuron; neurons that met too many, for
-            whom the rest is void.
+            Sums for `Hyperplanes.outputs` at the nodes; counts, see `CROSSED` and the others.
         """
 
     def gram(self, theta: Array, pattern: np.ndarray) -> np.ndarray:

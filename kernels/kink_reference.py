@@ -36,9 +36,6 @@ class ReferenceKinks:
         self.planes = Hyperplanes.of(field)
         self._field = field
 
-    def sides(self, theta: np.ndarray) -> np.ndarray:
-        return np.sign(self.planes.normals.T @ theta[1:]).astype(np.int8)
-
     def pass_window(
         self,
         theta: np.ndarray,

@@ -8,10 +8,10 @@ from two_layer_fields import make_field, state
 
 import flowsim as fs
 from flowsim.kernels.cpu.boosts import travel
-from flowsim.kernels.cpu.crossings import CROSSED, FAILED, PINNED
 from flowsim.kernels.cpu.kinks import CpuKinks
 from flowsim.kernels.cpu.pins import decide
 from flowsim.kernels.hyperplanes import Hyperplanes
+from flowsim.kernels.kink_interface import CROSSED, FAILED, PINNED
 from flowsim.kernels.kink_reference import ReferenceKinks
 from flowsim.kernels.reference import ReferenceKernels
 from flowsim.steppers.collocation import LinearWindow, RadauIIA
@@ -110,7 +110,7 @@ def test_who_touches_planes_moves_by_the_shortest_vector(seed, dependent):
 
 def windows(field, theta, kinks, forces, nodes=NODES, pattern=None):
     out = np.empty_like(theta)
-    pattern = kinks.sides(theta) if pattern is None else pattern
+    pattern = kinks.planes.sides(theta[1:]) if pattern is None else pattern
     after = np.empty_like(pattern)
     sums, counts = kinks.pass_window(theta, pattern, forces, nodes, out, after)
     return sums, counts, out, after
@@ -163,7 +163,7 @@ def test_pins_are_met_and_left():
 def test_the_kernel_of_held_neurons_leaves_out_what_they_cannot_do():
     field = lined_up("relu")
     theta, kinks = state(field, 45), CpuKinks(field, 45, 1)
-    pattern = kinks.sides(theta)
+    pattern = kinks.planes.sides(theta[1:])
     pattern[np.random.default_rng(0).random(pattern.shape) < 0.2] = 0
     np.testing.assert_allclose(
         kinks.gram(theta, pattern), ReferenceKinks(field).gram(theta, pattern), rtol=1e-12

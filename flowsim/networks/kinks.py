@@ -24,7 +24,7 @@ class FlowKinks:
 
     def sides(self, theta: Array) -> np.ndarray:
         """Pattern (planes, neurons) of a state: 1 above, -1 below, 0 on a plane to the last bit."""
-        return self._kinks.sides(theta)
+        return self._kinks.planes.sides(theta[1:])
 
     def largest_force(self, residual: np.ndarray) -> float:
         """Bound of |g| for every neuron at e = ``residual``: weights grow no faster, in 1/tau."""

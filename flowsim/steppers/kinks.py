@@ -38,12 +38,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from flowsim.kernels.kink_interface import CROSSED, FAILED, PINNED
 from flowsim.steppers.base import Attempt, Flow, Point, State, Stepper
 from flowsim.steppers.collocation import LinearWindow, RadauIIA
 from flowsim.steppers.error_controlled import root_mean_square
-
-CROSSED, PINNED, RELEASED, MOST, FAILED = range(5)
-"""Counts of a window, see `flowsim.kernels.kink_interface.Kinks`."""
 
 
 class Kinks(Stepper):
@@ -87,18 +85,19 @@ class Kinks(Stepper):
         return Kinks(0.1 * self.rtol, self._first_step)
 
     def start(self, flow: Flow, point: Point) -> None:
-        self._get_ready(flow, point, flow.kinks().sides(point.theta))
+        self._get_ready(flow, point, None)
         rate = float(np.linalg.eigvalsh(self._kernel)[-1])
         self._slope = np.zeros_like(self._kernel)
         self.step = self._first_step or (self.FIRST / rate if rate > 0.0 else max(1.0, point.time))
         self._tally = {"kink_crossings": 0, "newton_iterations": 0, "pinned_neurons": 0}
 
-    def _get_ready(self, flow: Flow, point: Point, pattern: np.ndarray) -> None:
+    def _get_ready(self, flow: Flow, point: Point, pattern: np.ndarray | None) -> None:
+        """Start from a pattern, or where there is none yet from that of the weights."""
         self._kinks = flow.kinks()
-        self._pattern = pattern
+        self._pattern = self._kinks.sides(point.theta) if pattern is None else pattern
         self._spare: np.ndarray | None = None
         self._new, self._dense = flow.empty(), flow.empty()
-        self._kernel = self._kernel_at(flow, point.theta, pattern)
+        self._kernel = self._kernel_at(flow, point.theta, self._pattern)
 
     def _kernel_at(self, flow: Flow, theta: State, pattern: np.ndarray) -> np.ndarray:
         """K/n."""

@@ -10,15 +10,15 @@ b being g times the time. Two of them make the commutator-free method of order 4
 nodes (Celledoni, Marthinsen & Owren, FGCS 19 (2003) 341), and each keeps u^2 - |w|^2 to rounding.
 It is exact as long as g does not turn, however long that is and however fast the weights grow.
 
-Times are fractions of a window; its length is in the forces. A polynomial is a row of its
-coefficients, lowest first.
+Nothing is reassociated: a kink's side hangs on the last bits. Times are fractions of a window; its
+length is in the forces. A polynomial is a row of its coefficients, lowest first.
 """
 
 from __future__ import annotations
 
 import math
 
-import numba
+from .fused import compiled, inlined, internal
 
 GAUSS = 0.5 - math.sqrt(3.0) / 6.0, 0.5 + math.sqrt(3.0) / 6.0
 """Gauss's two nodes on [0, 1]."""
@@ -28,10 +28,6 @@ SHARES = 0.25 + math.sqrt(3.0) / 6.0, 0.25 - math.sqrt(3.0) / 6.0
 
 LONGEST = 1.0
 """q up to which `series` holds to rounding."""
-
-# Nothing is reassociated: a kink's side hangs on the last bits, one by one or in lanes.
-compiled = numba.njit(nogil=True, cache=True, error_model="numpy")
-inlined = numba.njit(nogil=True, cache=True, error_model="numpy", forceinline=True)
 
 
 @inlined
@@ -65,7 +61,7 @@ def series(q):
     return 1.0 + q * (1.0 / 6.0) * s, 0.5 + q * (1.0 / 24.0) * d
 
 
-@compiled
+@internal
 def boost(u, w, b, out):
     """Write the boosted w into ``out``, which may be ``w``; return the boosted u."""
     q, along = dot(b, b), dot(b, w)

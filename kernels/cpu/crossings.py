@@ -14,12 +14,13 @@ of kinks is bounded, and who meets more is reported, never let through.
 
 from __future__ import annotations
 
-from .boosts import compiled, polynomial, travel
-from .pins import HELD, decide, gather, hold
+import numpy as np
 
-CROSSED, PINNED, RELEASED, MOST, FAILED = range(5)
-"""Entries of the counts: planes passed, neurons pinned, pins that let go, most kinks of one neuron,
-neurons that met too many of them."""
+from flowsim.kernels.kink_interface import CROSSED, FAILED, MOST, PINNED, RELEASED
+
+from .boosts import polynomial, travel
+from .fused import internal
+from .pins import HELD, decide, gather, hold
 
 MOST_KINKS = 12, 4
 """Of a neuron in a window: so many, and so many a plane."""
@@ -43,7 +44,19 @@ _LOOKS = 4
 """Times in a stretch at which the forces of pins are compared with their bounds."""
 
 
-@compiled
+@internal
+def make_room(d, n_planes, degrees):
+    """Room for what one neuron needs on its way, see `pass_window`."""
+    wide = max(d + 2, n_planes + 2)
+    return (
+        np.empty((d, degrees)), np.empty(n_planes, np.int64), np.empty((d + 1, d)),
+        np.empty((d, n_planes)), np.empty((d, degrees)), np.empty((2, d)), np.empty(d),
+        np.empty((2, d)), np.empty((2 * n_planes + 10, wide)), np.empty(n_planes, np.int8),
+        np.empty(n_planes, np.int64),
+    )  # fmt: skip
+
+
+@internal
 def pass_window(u, w, pattern, normals, forces, nodes, totals, counts, room):
     """Take a neuron through the window.
 
@@ -62,7 +75,7 @@ def pass_window(u, w, pattern, normals, forces, nodes, totals, counts, room):
     totals : (nodes, planes + d) array
         At each node u max(z, 0) of every plane and u w are added.
     counts : (5,) int64 array
-        See `CROSSED` and the others.
+        See `flowsim.kernels.kink_interface.CROSSED` and the others.
     room : tuple
         See `make_room`.
 
@@ -97,7 +110,8 @@ def pass_window(u, w, pattern, normals, forces, nodes, totals, counts, room):
                         when, plane, found, turns = end, -1, pins[0], True
             if found < 0:
                 u, x = after, nodes[node]
-                w[:] = other
+                for i in range(d):
+                    w[i] = other[i]
                 break
             kinks += 1
             if kinks > most:
@@ -117,7 +131,7 @@ def pass_window(u, w, pattern, normals, forces, nodes, totals, counts, room):
             )
             if turns:
                 u = 0.0
-            sign = 1.0 if u > 0.0 or (u == 0.0 and after > 0.0) else -1.0
+            sign = _sign(u, after)
             freed = found if side != 0 and plane < 0 and not turns else -1
             decide(
                 pattern, touched, held, came, freed, side, normals, forces, x, sign, wide
@@ -132,17 +146,20 @@ def pass_window(u, w, pattern, normals, forces, nodes, totals, counts, room):
         row = totals[node]
         for h in range(n_planes):
             if pattern[h] > HELD:
-                z = 0.0
-                for i in range(d):
-                    z += w[i] * normals[i, h]
-                row[h] += u * max(z, 0.0)
+                row[h] += u * max(_along(w, normals, h), 0.0)
         for i in range(d):
             row[n_planes + i] += u * w[i]
     counts[MOST] = max(counts[MOST], kinks)
     return u
 
 
-@compiled
+@internal
+def _sign(u, after):
+    """Of u on a stretch at whose end it is ``after``: where u is 0 what comes counts."""
+    return 1.0 if u > 0.0 or (u == 0.0 and after > 0.0) else -1.0
+
+
+@internal
 def _along(w, normals, h):
     """z = w . v_h."""
     z = 0.0
@@ -151,7 +168,7 @@ def _along(w, normals, h):
     return z
 
 
-@compiled
+@internal
 def _size(w):
     """Sum of |w|."""
     size = 0.0
@@ -160,7 +177,7 @@ def _size(w):
     return size
 
 
-@compiled
+@internal
 def _touch(w, nothing, pattern, normals, plane, count, touched, came, stuck):
     """Add to the ``count`` touched planes those that are met now; return how many they are.
 
@@ -176,7 +193,7 @@ def _touch(w, nothing, pattern, normals, plane, count, touched, came, stuck):
     return count
 
 
-@compiled
+@internal
 def _put_on_plane(w, normals, h):
     """Take away what rounding has left of z."""
     z = _along(w, normals, h)
@@ -184,7 +201,7 @@ def _put_on_plane(w, normals, h):
         w[i] -= z * normals[i, h]
 
 
-@compiled
+@internal
 def _first_crossing(
     u, w, after, other, pattern, normals, force, start, end, b, pull, wide
 ):  # fmt: skip
@@ -196,10 +213,7 @@ def _first_crossing(
     room = wide[0, :d]
     for i in range(d):
         pull[0, i], pull[1, i] = polynomial(force[i], start), polynomial(force[i], end)
-    tiny = 0.0
-    for i in range(d):
-        tiny += abs(other[i])
-    tiny *= TINY
+    tiny = TINY * _size(other)
     when, plane = end, -1
     for h in range(n_planes):
         side = pattern[h]
@@ -230,7 +244,7 @@ def _first_crossing(
     return when, plane
 
 
-@compiled
+@internal
 def _crossing_time(u, w, z, z_end, tiny, side, normals, h, force, start, end, b, room):
     """When z, below 0 at the end, is 0: by secants with the Illinois rule, and bisection."""
     low, high = start, end
@@ -271,14 +285,14 @@ def _crossing_time(u, w, z, z_end, tiny, side, normals, h, force, start, end, b,
     return high
 
 
-@compiled
+@internal
 def _slack(forces, h, side, sign, held, x):
     """How far a force is within its bound above (``side`` 1) or below (0)."""
     bound = polynomial(forces[side, h], x)
     return sign * (bound - held) if side == 1 else sign * (held - bound)
 
 
-@compiled
+@internal
 def _first_release(
     u, after, pattern, normals, forces, pins, count, rank, holding, start, end, touched, came, wide
 ):
@@ -286,7 +300,7 @@ def _first_release(
 
     The plane is -1 if they can, the side 0 if it is not known.
     """
-    sign = 1.0 if u > 0.0 or (u == 0.0 and after > 0.0) else -1.0
+    sign = _sign(u, after)
     when, plane, leaves = end, -1, 0
     if rank < count:
         return _first_loss(
@@ -314,7 +328,7 @@ def _first_release(
     return when, plane, leaves
 
 
-@compiled
+@internal
 def _first_loss(sign, pattern, normals, forces, pins, count, start, end, touched, came, wide):
     """The same for planes whose normals are dependent: no polynomials, the forces are sought."""
     for k in range(count):
@@ -336,7 +350,7 @@ def _first_loss(sign, pattern, normals, forces, pins, count, start, end, touched
     return high, pins[0], 0
 
 
-@compiled
+@internal
 def _lost(sign, pattern, normals, forces, touched, count, came, x, wide):
     """Whether the planes' span is not held at x: then the shortest vector has a part in it."""
     d = normals.shape[0]
@@ -353,7 +367,7 @@ def _lost(sign, pattern, normals, forces, touched, count, came, x, wide):
     return lost
 
 
-@compiled
+@internal
 def _turn(u, w, force, start, end, b, pull):
     """When u is 0."""
     low, high = start, end

@@ -6,8 +6,9 @@ in the first cache: one compiled version serves any number of inputs and samples
 
 from __future__ import annotations
 
-from .boosts import LONGEST, compiled, inlined, series
+from .boosts import LONGEST, series
 from .crossings import TINY
+from .fused import inlined, internal
 from .lane_arithmetic import (
     lanes_below,
     lanes_equal,
@@ -123,7 +124,7 @@ def _gather_lanes(pattern, start, normals, forces, force, zero):
     return held
 
 
-@compiled
+@internal
 def _hold_lane(u, pattern, start, k, normals, forces, bernstein, force, own, room):
     """Project the force on a held neuron; whether its planes hold it through all the window.
 

@@ -8,14 +8,19 @@ block: bits do not depend on the number of threads.
 
 from __future__ import annotations
 
+from functools import cache
+from math import comb
+
 import numpy as np
 
 from flowsim.kernels.hyperplanes import Hyperplanes
 from flowsim.kernels.interface import TwoLayerField
+from flowsim.kernels.kink_interface import MOST
 
-from .boosts import GAUSS, SHARES, compiled
+from .boosts import GAUSS, SHARES
 from .borrowing import borrowed
-from .crossings import MOST, pass_window
+from .crossings import make_room, pass_window
+from .fused import compiled, copy_columns
 from .kink_lanes import LANES, add_given, move_lanes
 from .lane_arithmetic import copy_signs
 from .lanes import load, store, total_of_lanes
@@ -50,9 +55,6 @@ class CpuKinks:
         self._n_blocks = -(-neurons // BLOCK)
         d, n_planes = self.planes.normals.shape
         self._work = float(BLOCK * (n_planes + 8) * (d + 2) * 24)
-
-    def sides(self, theta: np.ndarray) -> np.ndarray:
-        return np.sign(self.planes.normals.T @ theta[1:]).astype(np.int8)
 
     def pass_window(
         self,
@@ -110,24 +112,11 @@ def _shares(nodes: np.ndarray, degrees: int) -> np.ndarray:
     return np.ascontiguousarray(np.einsum("bg,ngk->nbk", mixed, powers) * spans[:, None, None])
 
 
+@cache
 def _bernstein(degrees: int) -> np.ndarray:
     """From coefficients of a polynomial to numbers between whose extremes it stays on [0, 1]."""
-    from math import comb
-
     rows = [[comb(j, k) / comb(degrees - 1, k) for k in range(degrees)] for j in range(degrees)]
     return np.array(rows)
-
-
-@compiled
-def make_room(d, n_planes, degrees):
-    """Room for what one neuron needs on its way: see `crossings.pass_window`."""
-    wide = max(d + 2, n_planes + 2)
-    return (
-        np.empty((d, degrees)), np.empty(n_planes, np.int64), np.empty((d + 1, d)),
-        np.empty((d, n_planes)), np.empty((d, degrees)), np.empty((2, d)), np.empty(d),
-        np.empty((2, d)), np.empty((2 * n_planes + 10, wide)), np.empty(n_planes, np.int8),
-        np.empty(n_planes, np.int64),
-    )  # fmt: skip
 
 
 @compiled
@@ -156,35 +145,30 @@ def _pass_blocks(
         normals, forces, nodes, shares, bernstein, theta, pattern, out, out_pattern, partial,
         counts,
     ) = borrowed(given_arrays)  # fmt: skip
+    inverse = 1.0 / ratio
     for block in range(first, last):
         totals[:] = 0.0
         for start in range(block * BLOCK, min((block + 1) * BLOCK, neurons), LANES):
             size = min(LANES, neurons - start)
-            if size == LANES:
-                others = move_lanes(
-                    theta, pattern, start, ratio, normals, forces, nodes, shares, bernstein,
-                    force, moved, given, work, own, room,
-                )  # fmt: skip
-            else:
-                rest[:, :size] = theta[:, start:]
-                rest_pattern[:, :size] = pattern[:, start:]
-                others = move_lanes(
-                    rest, rest_pattern, 0, ratio, normals, forces, nodes, shares, bernstein,
-                    force, moved, given, work, own, room,
-                )  # fmt: skip
+            whence, whence_pattern, column = theta, pattern, start
+            if size < LANES:
+                copy_columns(theta, start, rest, 0, size)
+                copy_columns(pattern, start, rest_pattern, 0, size)
+                whence, whence_pattern, column = rest, rest_pattern, 0
+            others = move_lanes(
+                whence, whence_pattern, column, ratio, normals, forces, nodes, shares, bernstein,
+                force, moved, given, work, own, room,
+            )  # fmt: skip
             add_given(given, others, totals)
-            inverse = 1.0 / ratio
+            store(moved, 0, 0, load(moved, 0, 0) * inverse)
             if size == LANES:
-                zero = load(moved, 0, 0)
-                store(out, 0, start, zero * inverse)
-                for i in range(1, 1 + d):
+                for i in range(1 + d):
                     store(out, i, start, load(moved, i, 0))
                 for h in range(n_planes):
-                    copy_signs(pattern, start, out_pattern, start, h, zero)
+                    copy_signs(pattern, start, out_pattern, start, h, load(moved, 0, 0))
             else:
-                out[0, start:] = inverse * moved[0, :size]
-                out[1:, start:] = moved[1:, :size]
-                out_pattern[:, start:] = pattern[:, start:]
+                copy_columns(moved, 0, out, start, size)
+                copy_columns(pattern, start, out_pattern, start, size)
             for k in range(size):
                 if not others >> k & 1:
                     continue

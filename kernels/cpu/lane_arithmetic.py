@@ -53,7 +53,7 @@ def _offer(symbol: Any, instruction: str) -> None:
         lanes = a if isinstance(a, Lanes) else b
         return lanes(*kinds), codegen
 
-    @overload(symbol, inline="always")
+    @overload(symbol)
     def offered(a, b):
         if not _operands(a, b):
             return None

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 
-from .boosts import compiled, dot, polynomial
+from .boosts import dot, polynomial
+from .fused import compiled, internal
 
 INDEPENDENT = 1e-7
 """Least distance of a unit normal from the span of others that it is independent of."""
@@ -30,13 +31,13 @@ HELD = 0
 """Entry of a pattern: on the plane. 1 and -1 are above and below."""
 
 
-@compiled
+@internal
 def side_row(forces, pattern, h):
     """The polynomial of the force that plane h exerts on a neuron off the plane."""
     return forces[1 if pattern[h] > HELD else 0, h]
 
 
-@compiled
+@internal
 def gather(pattern, normals, forces, force):
     """Write g = sum_h F_h v_h of the planes that do not hold the neuron into ``force``."""
     d, degrees = force.shape
@@ -50,7 +51,7 @@ def gather(pattern, normals, forces, force):
                 force[i, k] += row[k] * normals[i, h]
 
 
-@compiled
+@internal
 def hold(pattern, normals, force, pins, basis, triangle, holding):
     """Take from ``force`` (d, degrees) what lies across the planes that hold the neuron.
 
@@ -97,7 +98,7 @@ def hold(pattern, normals, force, pins, basis, triangle, holding):
     return count, rank
 
 
-@compiled
+@internal
 def _add_to_basis(normals, h, basis, rank, triangle, column):
     """Orthonormalise a plane's normal against the basis; 1 if it adds to it."""
     d = normals.shape[0]
@@ -202,7 +203,7 @@ def decide(pattern, touched, count, came, freed, side, normals, forces, x, sign,
     return math.sqrt(dot(pull[:d], pull[:d])) / scale if scale > 0.0 else 0.0
 
 
-@compiled
+@internal
 def _turn_round(f, low, high, linear, gram, count, slack, sign, touched, freed, pattern, forces, x):
     """Put one neuron that leaves a plane to the side it is not on to the other; whether it did."""
     for j in range(count):
@@ -217,7 +218,7 @@ def _turn_round(f, low, high, linear, gram, count, slack, sign, touched, freed, 
     return False
 
 
-@compiled
+@internal
 def _shortest(f, low, high, linear, gram, status, count, slack, room):
     """Minimise f.gram f/2 + linear.f between bounds; ``status`` is 0 where f is between them.
 
@@ -238,7 +239,7 @@ def _shortest(f, low, high, linear, gram, status, count, slack, room):
             return
 
 
-@compiled
+@internal
 def _solve_free(f, low, high, linear, gram, status, count, slack, room):
     """Put the free variables where nothing pulls them; False if this is not the minimum."""
     factor, aim = room[: count + 1, : count + 1], room[count + 1]
